@@ -1,0 +1,273 @@
+"""One function a command.  Only these read a config; what they call gets plain arguments."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from crfr import environment
+from crfr.data.batches import train_batches
+from crfr.data.benchmarks import Benchmark, load_benchmark
+from crfr.data.records import Source, open_source
+from crfr.errors import InputError
+from crfr.evaluate import sweep as sweeping
+from crfr.evaluate.embed import compile_embed, embed_images
+from crfr.evaluate.encoders import CONFIG, RUN, load_encoder, read_config
+from crfr.evaluate.protocols import FULL, pair_distances
+from crfr.evaluate.verification import kfold_accuracy
+from crfr.model import resnet
+from crfr.model.branches import group_span
+from crfr.train import loop, schedule, sharding
+from crfr.train.checkpoint import Checkpoints
+from crfr.train.log import FILE as METRICS
+from crfr.train.log import Log, duration
+from crfr.train.state import State, init_state, make_optimizer
+from crfr.train.step import compile_update
+from crfr.views.augment import Augmentation
+from crfr.views.degrade import check_resolutions
+from crfr.views.methods import parse_method
+
+
+def build(config: ConfigDict, span: int, rate: optax.Schedule) -> tuple[Any, Any]:
+    """(network, optimizer) of a config; `span` is the number of devices a BatchNorm group spans."""
+    settings = {name: value for name, value in config.model.items() if name != "bn_group"}
+    network = resnet.build(**settings, bn_span=span)
+    return network, make_optimizer(learning_rate=rate, **config.optimizer)
+
+
+def build_for_evaluation(values: dict[str, Any]) -> tuple[Any, Any]:
+    """(network, optimizer) of a saved config, the network in float32 whatever it was trained in."""
+    config = ConfigDict(values)
+    config.model.dtype = "float32"
+    return build(config, 1, lambda _: 0.0)
+
+
+def make_rate(config: ConfigDict, images: int) -> tuple[optax.Schedule, int]:
+    """(the learning rate of each update, the number of updates) for a training set of `images`."""
+    if config.batch < 1 or config.epochs <= 0:
+        raise InputError(f"batch={config.batch}, epochs={config.epochs}: give positive numbers")
+    steps = partial(schedule.steps_of, images=images, batch=config.batch)
+    total = steps(config.epochs)
+    s = config.schedule
+    drops = tuple(steps(epoch) for epoch in s.drops)
+    warmup = steps(s.warmup_epochs) if s.warmup_epochs else 0
+    return schedule.learning_rate(s.kind, s.learning_rate, drops, s.factor, warmup, total), total
+
+
+def every(epochs: float, images: int, batch: int, total: int) -> int:
+    """A cadence in epochs as steps; 0 epochs means after the last step only."""
+    return schedule.steps_of(epochs, images, batch) if epochs > 0 else total
+
+
+def check_same_run(workdir: Path, config: ConfigDict) -> None:
+    """Refuse to go on with a config that contradicts the one the work directory began with."""
+
+    def flat(values: dict, prefix: str = "") -> dict[str, Any]:
+        found = {}
+        for name, value in values.items():
+            inner = isinstance(value, dict)
+            found |= flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+        return found
+
+    before = flat(read_config(workdir))
+    now = flat(json.loads(config.to_json()))
+    differing = [
+        f"{key} (was {before.get(key)!r}, now {now.get(key)!r})"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key) and not key.startswith("run.")
+    ]
+    if differing:
+        raise InputError(
+            f"{workdir}: its run has another config: {', '.join(differing)}; go on with the old values or "
+            "choose another --workdir"
+        )
+
+
+def open_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Make the work directory or check that it belongs to this config."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if (workdir / CONFIG).exists():
+            check_same_run(workdir, config)
+        environment.write_atomically(workdir / CONFIG, config.to_json(indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"--workdir={workdir}: {error.strerror}; choose a writable folder") from error
+
+
+def record_start(workdir: Path, step: int, source: Source) -> None:
+    path = workdir / RUN
+    starts = json.loads(path.read_text()) if path.exists() else []
+    device = jax.devices()[0]
+    starts.append(
+        {
+            "started": environment.now(),
+            "step": step,
+            "command": environment.command(),
+            "commit": environment.commit(),
+            "versions": environment.versions(),
+            "devices": {"count": jax.device_count(), "kind": device.device_kind},
+            "classes": source.classes,
+            "images": len(source),
+        }
+    )
+    environment.write_json(path, starts)
+
+
+def make_verify(config: ConfigDict, benchmark: Benchmark, mesh: Any) -> Any:
+    """The function that measures a state on a benchmark at 112 px, as the sweep would (fig. 15)."""
+    network, _ = build_for_evaluation(config.to_dict())
+    embed = compile_embed(network, mesh)
+
+    def verify(state: State) -> dict[str, Any]:
+        variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
+        embeddings = embed_images(
+            embed, variables, benchmark.images, FULL, mesh=mesh, batch=config.run.eval_batch
+        )
+        distances = pair_distances(embeddings, embeddings, benchmark.pairs)
+        accuracy, std, threshold = kfold_accuracy(distances, benchmark.same)
+        return {
+            "benchmark": benchmark.name,
+            "verification_accuracy": accuracy,
+            "verification_std": std,
+            "verification_threshold": threshold,
+        }
+
+    return verify
+
+
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    source: Source | None = None,
+    benchmark: Benchmark | None = None,
+) -> int:
+    """Train, or go on with, the run of a config in a work directory; returns the step reached.
+
+    The order: check the config, open the data, open the work directory, restore its latest checkpoint or
+    start afresh, train, save.  `source` and `benchmark` are used instead of the config's specs where they
+    are open already.  Raises InputError for anything the user can mend.
+    """
+    mesh = sharding.make_mesh()
+    method = parse_method(config.method)
+    augmentation = Augmentation(**config.augment)
+    span = group_span(config.batch, config.model.bn_group, mesh.size)
+    source = source or open_source(config.data)
+    if benchmark is None and config.run.benchmark:
+        benchmark = load_benchmark(config.run.benchmark)
+    rate, total = make_rate(config, len(source))
+    network, tx = build(config, span, rate)
+    weight = method.distance_weight if config.distance_weight is None else config.distance_weight
+
+    open_workdir(workdir, config)
+    init = partial(init_state, network, source.classes, tx)
+    key = jax.random.key(config.seed)
+    shapes = jax.eval_shape(init, key)
+    shardings = sharding.state_sharding(shapes, mesh)
+    run = config.run
+    with Checkpoints(workdir, keep=run.keep) as checkpoints:
+        start = max(checkpoints.steps(), default=0)
+        if start >= total:
+            print(f"{workdir}: finished at step {start}")
+            return start
+        if start:
+            state = checkpoints.restore(start, shapes, shardings)
+            print(f"{workdir}: goes on from step {start} of {total}")
+        else:
+            state = jax.jit(init, out_shardings=shardings)(key)
+        record_start(workdir, start, source)
+        update, constants = compile_update(
+            shapes,
+            mesh=mesh,
+            method=method,
+            augmentation=augmentation,
+            seed=config.seed,
+            network=network,
+            margin=dict(config.margin),
+            distance_weight=weight,
+            classes=source.classes,
+            bn_group=config.model.bn_group,
+            tx=tx,
+        )
+        print(
+            f"{config.method}: {config.model.name}, {len(source):,} images of {source.classes:,} "
+            f"identities, {total} steps of {config.batch} on {mesh.size} x {jax.devices()[0].device_kind}",
+            flush=True,
+        )
+        cadence = partial(every, images=len(source), batch=config.batch, total=total)
+        stream = train_batches(
+            source,
+            batch=config.batch,
+            seed=config.seed,
+            start=start,
+            process=jax.process_index(),
+            processes=jax.process_count(),
+            threads=run.threads,
+        )
+        with Log(workdir, start, tensorboard=run.tensorboard) as log:
+            _, step = loop.train(
+                state,
+                update,
+                constants,
+                stream,
+                mesh=mesh,
+                start=start,
+                total=total,
+                batch=config.batch,
+                images=len(source),
+                learning_rate=rate,
+                log_every=run.log_every,
+                save_every=cadence(run.save_every),
+                verify_every=cadence(run.verify_every),
+                checkpoints=checkpoints,
+                log=log,
+                verify=make_verify(config, benchmark, mesh) if benchmark is not None else None,
+            )
+    return step
+
+
+def sweep(
+    model: str,
+    benchmark: str | Benchmark,
+    resolutions: list[int],
+    out: Path,
+    *,
+    thresholds: str = "exact",
+    degradation: str = "bicubic",
+    flip: bool = False,
+    batch: int = 256,
+) -> None:
+    """Measure a MODEL on a benchmark at each resolution (px) and write rows to `out`."""
+    check_resolutions(np.asarray(resolutions))
+    if isinstance(benchmark, str):
+        benchmark = load_benchmark(benchmark)
+    encoder = load_encoder(model, build_for_evaluation)
+    workdir = Path(encoder.model)
+    metrics = environment.read_lines(workdir / METRICS)
+    training = {
+        "config": read_config(workdir),
+        "run": json.loads((workdir / RUN).read_text()),
+        "seconds": metrics[-1]["seconds"] if metrics else None,
+    }
+    try:
+        rows = sweeping.sweep(
+            encoder,
+            benchmark,
+            resolutions,
+            out,
+            mesh=sharding.make_mesh(),
+            batch=batch,
+            thresholds=thresholds,
+            variant=degradation,
+            flip=flip,
+            training=training,
+        )
+        environment.write_lines(out / METRICS, metrics)
+    except OSError as error:
+        raise InputError(f"--out={out}: {error.strerror}; choose a writable folder") from error
+    print(f"{out}: {len(rows)} rows")

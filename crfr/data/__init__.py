@@ -1,0 +1,1 @@
+"""Stage 1, records -> batches: training images and labels, verification benchmarks, the stream."""

@@ -1,0 +1,25 @@
+"""Errors a person can act on.
+
+`InputError` is the one exception for bad input: a wrong flag, key, spec, file or value.  Its message is
+one line that names what is wrong (file, record, value) and the remedy.  The command line prints it and
+exits with code 2; any other exception is a defect in crfr and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input; the message names the file, record or key, the value, and the remedy."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """The error for a name that is not among `known`, with the nearest known name.
+
+    >>> str(unknown("command", "trian", ["train", "sweep"]))
+    "unknown command 'trian': did you mean 'train'? Known: sweep, train"
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return InputError(f"unknown {kind} {name!r}: {hint}Known: {', '.join(known)}")

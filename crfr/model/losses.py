@@ -1,0 +1,39 @@
+"""The loss of a step: cross-entropy of every branch plus the weighted distance of the low branches."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+def unit(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+    """Scale to unit norm along the last axis; the zero vector stays zero, with a finite gradient."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
+
+
+def cosine_distance(a: Float[Array, "*n d"], b: Float[Array, "*n d"]) -> Float[Array, "*n"]:
+    """`1 - cos` of unit vectors (paper eq. 2; its squared norms are slips)."""
+    return 1 - jnp.sum(a * b, -1)
+
+
+def distance_terms(embeddings: Float[Array, "r b d"]) -> Float[Array, " low"]:
+    """L_dist of each low branch to branch 0, the mean over the batch (paper eq. 6); empty for one branch.
+
+    Embeddings are of unit norm; gradients flow through both branches.
+    """
+    return cosine_distance(embeddings[:1], embeddings[1:]).mean(1)
+
+
+def cross_entropy(
+    logits: Float[Array, "r b k"], label: Int[Array, " b"], real: Bool[Array, " k"]
+) -> Float[Array, " r"]:
+    """Softmax cross-entropy of each branch, the mean over the batch; padded classes (not `real`) are out."""
+    logits = jnp.where(real, logits, -jnp.inf)
+    target = jnp.where(label[:, None] == jnp.arange(logits.shape[-1]), logits, 0).sum(-1)
+    return (jax.nn.logsumexp(logits, -1) - target).mean(1)
+
+
+def total(
+    cross_entropies: Float[Array, " r"], distances: Float[Array, " low"], distance_weight: float
+) -> Float[Array, ""]:
+    """The sum over branches of CE plus the weighted sum over low branches of L_dist (paper eq. 7)."""
+    return cross_entropies.sum() + distance_weight * distances.sum()

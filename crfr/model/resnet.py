@@ -1,0 +1,187 @@
+"""ResNets for 112 x 112 x 3 faces with an embedding head (paper section 3.1; ArcFace's option E).
+
+ResNet-50 in both published forms: v1 strides in a block's first 1x1 convolution (Keras' ImageNet weights),
+v1.5 in its 3x3 (torchvision's, timm's).  All padding is explicit and symmetric, as in both families.
+"""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from crfr.errors import InputError, unknown
+from crfr.model.norm import BatchNorm
+
+# name -> blocks a stage, channels of the first stage, bottleneck blocks?
+ARCHITECTURES = {
+    "resnet50": ((3, 4, 6, 3), 64, True),
+    "resnet18": ((2, 2, 2, 2), 64, False),
+    "tiny": ((1, 1, 1, 1), 8, False),
+}
+
+
+class Block(nn.Module):
+    """A residual block: 1x1, 3x3, 1x1 (bottleneck) or 3x3, 3x3 (basic), each with BatchNorm."""
+
+    channels: int
+    stride: int
+    bottleneck: bool
+    stride_first: bool
+    conv: Callable[..., nn.Conv]
+    norm: Callable[..., BatchNorm]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n i j e"]:
+        if self.bottleneck:
+            first, second = (self.stride, 1) if self.stride_first else (1, self.stride)
+            layers = [(1, first, 1), (3, second, 1), (1, 1, 4)]
+        else:
+            layers = [(3, self.stride, 1), (3, 1, 1)]
+        y = x
+        for i, (size, stride, widen) in enumerate(layers):
+            y = self.conv(self.channels * widen, size, stride, name=f"conv{i}")(y)
+            y = self.norm(name=f"norm{i}")(y, train)
+            if i < len(layers) - 1:
+                y = nn.relu(y)
+        if x.shape != y.shape:
+            x = self.conv(y.shape[-1], 1, self.stride, name="conv_shortcut")(x)
+            x = self.norm(name="norm_shortcut")(x, train)
+        return nn.relu(x + y)
+
+
+def drop(x: Float[Array, "n h w c"], keys: Array, rate: float) -> Float[Array, "n h w c"]:
+    """Dropout with one key an image, so that masks do not depend on how a batch is divided."""
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(kept, x / (1 - rate), 0)
+
+
+class ResNet(nn.Module):
+    """Images [n h w 3], float RGB in 0..255 -> embeddings [n d], not yet of unit norm.
+
+    head: "E" is BN - dropout - flatten - dense - BN; "plain" is the paper's flatten - dropout - dense.
+    input_mean, input_std: a pixel enters as (x - mean) / std; they belong to the weight family.
+    """
+
+    stages: tuple[int, ...]
+    width: int
+    bottleneck: bool
+    stride_first: bool
+    head: str
+    embedding: int
+    dropout: float
+    input_mean: tuple[float, ...]
+    input_std: tuple[float, ...]
+    bn_epsilon: float
+    bn_momentum: float
+    bn_span: int
+    dtype: jnp.dtype
+    param_dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "n h w 3"], train: bool = False, dropout_keys: Array | None = None
+    ) -> Float[Array, "n d"]:
+        norm = functools.partial(
+            BatchNorm,
+            self.bn_epsilon,
+            self.bn_momentum,
+            self.dtype,
+            self.param_dtype,
+            self.bn_span,
+        )
+
+        def conv(channels: int, size: int, stride: int, name: str) -> nn.Conv:
+            return nn.Conv(
+                channels,
+                (size, size),
+                (stride, stride),
+                padding=[(size // 2, size // 2)] * 2,
+                use_bias=False,
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
+                kernel_init=nn.initializers.he_normal(),
+                name=name,
+            )
+
+        mean, std = (jnp.asarray(v, images.dtype) for v in (self.input_mean, self.input_std))
+        x = ((images - mean) / std).astype(self.dtype)
+        x = nn.relu(norm(name="norm_stem")(conv(self.width, 7, 2, "conv_stem")(x), train))
+        x = nn.max_pool(x, (3, 3), (2, 2), padding=[(1, 1), (1, 1)])
+        for stage, blocks in enumerate(self.stages):
+            for block in range(blocks):
+                x = Block(
+                    self.width * 2**stage,
+                    2 if stage > 0 and block == 0 else 1,
+                    self.bottleneck,
+                    self.stride_first,
+                    conv,
+                    norm,
+                    name=f"stage{stage}_block{block}",
+                )(x, train)
+        if self.head == "E":
+            x = norm(name="norm_features")(x, train)
+        if train and self.dropout > 0:
+            x = drop(x, dropout_keys, self.dropout)
+        x = x.reshape(x.shape[0], -1)
+        x = nn.Dense(
+            self.embedding,
+            use_bias=self.head == "plain",  # option E's last BatchNorm has a bias of its own
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="dense",
+        )(x)
+        if self.head == "E":
+            x = norm(name="norm_embedding")(x, train)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def build(
+    name: str,
+    *,
+    version: str = "v1",
+    width: int | None = None,
+    head: str = "E",
+    embedding: int = 512,
+    dropout: float = 0.5,
+    input_mean: tuple[float, ...] = (127.5, 127.5, 127.5),
+    input_std: tuple[float, ...] = (127.5, 127.5, 127.5),
+    bn_epsilon: float = 1e-5,
+    bn_momentum: float = 0.9,
+    bn_span: int = 1,
+    dtype: str = "float32",
+    param_dtype: str = "float32",
+) -> ResNet:
+    """The network of a name ("resnet50", "resnet18", "tiny"); `width` overrides its first stage's channels.
+
+    Raises InputError for a name, version ("v1", "v1.5"), head ("E", "plain") or dtype that is unknown.
+    """
+    if name not in ARCHITECTURES:
+        raise unknown("model.name", name, ARCHITECTURES)
+    if version not in ("v1", "v1.5"):
+        raise unknown("model.version", version, ("v1", "v1.5"))
+    if head not in ("E", "plain"):
+        raise unknown("model.head", head, ("E", "plain"))
+    if dtype not in ("bfloat16", "float32", "float64"):
+        raise unknown("model.dtype", dtype, ("bfloat16", "float32", "float64"))
+    if not 0 <= dropout < 1:
+        raise InputError(f"model.dropout={dropout}: give a rate in [0, 1)")
+    stages, default_width, bottleneck = ARCHITECTURES[name]
+    return ResNet(
+        stages=stages,
+        width=width or default_width,
+        bottleneck=bottleneck,
+        stride_first=version == "v1",
+        head=head,
+        embedding=embedding,
+        dropout=dropout,
+        input_mean=tuple(input_mean),
+        input_std=tuple(input_std),
+        bn_epsilon=bn_epsilon,
+        bn_momentum=bn_momentum,
+        bn_span=bn_span,
+        dtype=jnp.dtype(dtype),
+        param_dtype=jnp.dtype(param_dtype),
+    )

@@ -1,0 +1,111 @@
+"""The config: the paper's recipe as the default of every key, and how config files take arguments."""
+
+from ml_collections import ConfigDict, config_dict
+
+from crfr.errors import InputError, unknown
+
+
+def recipe() -> ConfigDict:
+    """Every key with the paper's value (section 3.1) where it states one.
+
+    Keys under `run` may change between two starts of one run; all others are part of what it is.
+    """
+    return ConfigDict(
+        {
+            "method": "baseline",  # baseline, bt-R, bt-m, st-R, st-m1, st-m2
+            "seed": 0,
+            "data": "faces",  # a source spec
+            "batch": 128,  # images a step, over all devices
+            "epochs": 16,
+            "distance_weight": config_dict.placeholder(float),  # unset: the method's (25 or 3)
+            "model": {
+                "name": "resnet50",  # resnet50, resnet18, tiny
+                "version": "v1",  # v1: stride in the first 1x1; v1.5: in the 3x3
+                "width": config_dict.placeholder(int),  # channels of the first stage; unset: the name's
+                "head": "E",  # E: BN-dropout-flatten-dense-BN; plain: flatten-dropout-dense
+                "embedding": 512,
+                "dropout": 0.5,
+                "dtype": "bfloat16",  # of activations; parameters and statistics are float32
+                "input_mean": (127.5, 127.5, 127.5),
+                "input_std": (127.5, 127.5, 127.5),
+                "bn_group": 128,  # images that share BatchNorm statistics; 0: the whole batch
+                "bn_epsilon": 1e-5,
+                "bn_momentum": 0.9,
+            },
+            "margin": {
+                "name": "arcface",  # arcface, cosface
+                "scale": 64.0,
+                "margin": 0.5,
+                "gradient": "true",  # true, straight-through (InsightFace's)
+            },
+            "augment": {"crop": 128, "flip": True, "brightness": 0.4, "saturation": 0.4},
+            "optimizer": {
+                "name": "sgd",  # sgd, adamw
+                "momentum": 0.9,
+                "weight_decay": 5e-4,
+                "decay_norm_and_bias": False,
+            },
+            "schedule": {
+                "kind": "steps",  # steps, cosine
+                "learning_rate": 0.01,
+                "drops": (9, 13),  # epochs
+                "factor": 0.1,
+                "warmup_epochs": 0.0,
+            },
+            "run": {
+                "log_every": 50,  # steps
+                "save_every": 1.0,  # epochs; 0: only at the end
+                "keep": 3,  # checkpoints
+                "benchmark": "",  # a benchmark spec, verified at 112 px during training (fig. 15)
+                "verify_every": 1.0,  # epochs
+                "threads": 4,  # that read and decode ahead
+                "eval_batch": 256,
+                "tensorboard": False,
+            },
+        }
+    )
+
+
+def shrink(config: ConfigDict) -> ConfigDict:
+    """The `quick` form of a config: the tiny network on a small set, for a CPU and a few minutes.
+
+    Short training wants a gentler margin and an optimizer that needs no long schedule: ArcFace with s = 16
+    and m = 0.3, AdamW with a cosine.
+    """
+    config.update(
+        {
+            "batch": 64,
+            "epochs": 12,
+            "model": {"name": "tiny", "dtype": "float32", "dropout": 0.2, "bn_group": 64},
+            "margin": {"scale": 16.0, "margin": 0.3},
+            "augment": {"brightness": 0.1, "saturation": 0.2},
+            "optimizer": {"name": "adamw", "weight_decay": 0.05},
+            "schedule": {"kind": "cosine", "learning_rate": 3e-3, "warmup_epochs": 1.0},
+            "run": {"benchmark": "faces", "verify_every": 3.0, "save_every": 3.0, "log_every": 25},
+        }
+    )
+    return config
+
+
+def parse_argument(file: str, argument: str | None, **defaults: int | bool) -> dict[str, int | bool]:
+    """What follows the colon of `--config=FILE:ARGUMENT`: comma-separated `name=INT` or a flag's name.
+
+    `defaults` are the names the file knows.  Raises InputError for any other.
+
+    >>> parse_argument("bt.py", "r=5,quick", r=7, quick=False)
+    {'r': 5, 'quick': True}
+    """
+    values = dict(defaults)
+    for part in filter(None, (argument or "").split(",")):
+        name, equals, value = part.partition("=")
+        if name not in defaults:
+            raise unknown(f"argument of {file}", name, defaults)
+        if isinstance(defaults[name], bool):
+            if equals:
+                raise InputError(f"{file}:{part}: {name} takes no value")
+            values[name] = True
+        elif not value.lstrip("-").isdigit():
+            raise InputError(f"{file}:{part}: {name} takes a whole number, as in {name}=7")
+        else:
+            values[name] = int(value)
+    return values

@@ -1,0 +1,1 @@
+"""Stage 4, loss -> checkpoint: the jitted update, the one loop, checkpoints and logs."""

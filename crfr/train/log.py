@@ -1,0 +1,80 @@
+"""Scalars of a run: metrics.jsonl, one console line each, TensorBoard where asked for."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from crfr.environment import read_lines, write_lines
+from crfr.errors import InputError
+
+FILE = "metrics.jsonl"
+
+
+class Log:
+    """Appends to `metrics.jsonl`; on a resume, lines later than the restored step are dropped.
+
+    The clock goes on from the last line, so `seconds` is the run's duration without stopped time.
+    """
+
+    def __init__(self, workdir: Path, step: int, *, tensorboard: bool = False, show: bool = True):
+        path = workdir / FILE
+        kept = [row for row in read_lines(path) if row["step"] <= step]
+        write_lines(path, kept)
+        self._file = path.open("a")
+        self._start = time.monotonic() - (kept[-1]["seconds"] if kept else 0.0)
+        self._show = show
+        self._writer = _tensorboard_writer(workdir) if tensorboard else None
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, row: dict[str, Any], line: str) -> None:
+        """One row (`step` and scalars or names) and its console line."""
+        row = {**row, "seconds": round(time.monotonic() - self._start, 3)}
+        for name, value in row.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(
+                    f"{name} is {value} at step {row['step']}: training has diverged; lower "
+                    "schedule.learning_rate or add schedule.warmup_epochs"
+                )
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            for name, value in row.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._writer.add_scalar(name, value, row["step"])
+        if self._show:
+            print(line, flush=True)
+
+
+def _tensorboard_writer(workdir: Path) -> Any:
+    writer: Callable[..., Any]
+    try:
+        from tensorboardX import SummaryWriter as writer
+    except ImportError as error:
+        raise InputError(
+            "run.tensorboard=True needs the extra: pip install 'crfr[tensorboard]'"
+        ) from error
+    return writer(str(workdir / "tensorboard"))
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: 42s, 3m05s, 2h07m.
+
+    >>> [duration(s) for s in (42, 185, 7620)]
+    ['42s', '3m05s', '2h07m']
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

@@ -1,0 +1,40 @@
+"""Steps, cadences and the learning rate.  Step n means n finished updates."""
+
+import math
+
+import optax
+
+from crfr.errors import InputError, unknown
+
+
+def steps_of(epochs: float, images: int, batch: int) -> int:
+    """The step that completes `epochs` passes over `images` examples; batches cross epoch ends."""
+    return math.ceil(epochs * images / batch)
+
+
+def due(step: int, every: int, total: int) -> bool:
+    """Whether what happens every `every` steps, and after the last, happens after this one; 0 is never."""
+    return every > 0 and (step % every == 0 or step == total)
+
+
+def learning_rate(
+    kind: str, base: float, drops: tuple[int, ...], factor: float, warmup: int, total: int
+) -> optax.Schedule:
+    """The learning rate of each update.
+
+    "steps": `base`, multiplied by `factor` after each step of `drops` (the paper: 0.1 after epochs 9 and
+    13).  "cosine": `base` to 0 over `total` steps.  Both rise linearly over the first `warmup` steps.
+    """
+    if warmup >= total:
+        raise InputError(f"schedule.warmup_epochs covers {warmup} of {total} steps: give less")
+    if kind == "steps":
+        if list(drops) != sorted(set(drops)):
+            raise InputError(f"schedule.drops fall on steps {list(drops)}: give rising, distinct epochs")
+        main = optax.piecewise_constant_schedule(base, {step - warmup: factor for step in drops})
+    elif kind == "cosine":
+        main = optax.cosine_decay_schedule(base, total - warmup)
+    else:
+        raise unknown("schedule.kind", kind, ("steps", "cosine"))
+    if not warmup:
+        return main
+    return optax.join_schedules([optax.linear_schedule(0.0, base, warmup), main], [warmup])

@@ -1,0 +1,40 @@
+"""The mesh and what lies where on it: one axis, examples in the backbone and classes in the head."""
+
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+
+from crfr.model.norm import AXIS
+
+P = jax.P
+
+
+def make_mesh(devices: int | None = None) -> Mesh:
+    """A mesh of one axis over all devices, or over the first `devices`."""
+    chosen = jax.devices()[:devices]
+    return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P())
+
+
+def by_example(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P(AXIS))
+
+
+def state_sharding(state: Any, mesh: Mesh) -> Any:
+    """The sharding of every leaf: class matrices (and their momenta) by class, all else replicated.
+
+    `state` is a State of arrays or of shapes.  Where the devices do not divide the padded classes, the
+    class matrix is replicated: every device then computes all logits of the head.
+    """
+
+    def place(path: tuple, leaf: Any) -> NamedSharding:
+        of_classes = any(getattr(p, "key", None) == "classes" for p in path)
+        if of_classes and leaf.ndim == 2 and leaf.shape[0] % mesh.size == 0:
+            return NamedSharding(mesh, P(AXIS, None))
+        return replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(place, state)

@@ -1,0 +1,79 @@
+"""The state of a training run: one frozen pytree, and how it starts."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from crfr.errors import unknown
+from crfr.model.resnet import ResNet
+from crfr.views.degrade import SIDE
+
+# Rows of the class matrix are padded to a multiple of this, whatever the devices, so that a checkpoint fits
+# any number of devices that divides it.
+CLASS_MULTIPLE = 128
+
+
+@flax.struct.dataclass
+class State:
+    """step: finished updates.  params: {"backbone": ..., "classes": [k d]}, k padded."""
+
+    step: Int[Array, ""]
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+
+def padded_classes(classes: int) -> int:
+    """The rows of the class matrix for a number of identities."""
+    return -(-classes // CLASS_MULTIPLE) * CLASS_MULTIPLE
+
+
+def init_state(
+    network: ResNet, classes: int, tx: optax.GradientTransformation, key: Array
+) -> State:
+    """A fresh state; a pure function of its arguments, for `jax.jit` with the state's sharding."""
+    backbone_key, class_key = jax.random.split(key)
+    image = jnp.zeros((1, SIDE, SIDE, 3), network.param_dtype)
+    variables = network.init(backbone_key, image)
+    shape = (padded_classes(classes), network.embedding)
+    params = {
+        "backbone": variables["params"],
+        "classes": 0.01 * jax.random.normal(class_key, shape, network.param_dtype),
+    }
+    return State(jnp.zeros((), jnp.int32), params, variables["batch_stats"], tx.init(params))
+
+
+def decay_mask(params: Any, norm_and_bias: bool) -> Any:
+    """True where weight decay applies: kernels and the class matrix; BatchNorm and biases on request."""
+
+    def decays(path: tuple, _: Array) -> bool:
+        return norm_and_bias or path[-1].key in ("kernel", "classes")
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def make_optimizer(
+    name: str,
+    learning_rate: optax.Schedule,
+    *,
+    momentum: float,
+    weight_decay: float,
+    decay_norm_and_bias: bool,
+) -> optax.GradientTransformation:
+    """ "sgd": L2 added to the gradient before momentum (the paper's).  "adamw": decoupled decay."""
+
+    def mask(params: Any) -> Any:
+        return decay_mask(params, decay_norm_and_bias)
+
+    if name == "sgd":
+        return optax.chain(
+            optax.add_decayed_weights(weight_decay, mask),
+            optax.sgd(learning_rate, momentum),
+        )
+    if name == "adamw":
+        return optax.adamw(learning_rate, b1=momentum, weight_decay=weight_decay, mask=mask)
+    raise unknown("optimizer.name", name, ("sgd", "adamw"))

@@ -1,0 +1,1 @@
+"""Stage 2, batches -> views: crop, flip, colour and degradation of images on the device."""
