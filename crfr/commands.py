@@ -96,7 +96,9 @@ def open_workdir(workdir: Path, config: ConfigDict) -> None:
             check_same_run(workdir, config)
         environment.write_atomically(workdir / CONFIG, config.to_json(indent=2) + "\n")
     except OSError as error:
-        raise InputError(f"--workdir={workdir}: {error.strerror}; choose a writable folder") from error
+        raise InputError(
+            f"--workdir={workdir}: {error.strerror}; choose a writable folder"
+        ) from error
 
 
 def record_start(workdir: Path, step: int, source: Source) -> None:

@@ -10,7 +10,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-PACKAGES = ("crfr", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "ml_collections")
+PACKAGES = (
+    "crfr",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "numpy",
+    "ml_collections",
+)
 
 
 def versions() -> dict[str, str]:

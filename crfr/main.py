@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_flags
 
 from crfr.errors import InputError, unknown
@@ -95,7 +95,9 @@ def train(arguments: list[str]) -> None:
     """Train a model, or go on with its training."""
 
     def define(values: Flags) -> None:
-        _string(values, "workdir", None, "Folder of the run; the same command again goes on with it.")
+        _string(
+            values, "workdir", None, "Folder of the run; the same command again goes on with it."
+        )
 
     values = _parse_config("train", arguments, define)
     _need("train", values, "config", "workdir")
@@ -109,8 +111,12 @@ def sweep(arguments: list[str]) -> None:
 
     def define(values: Flags) -> None:
         _string(values, "model", None, "WORKDIR[@STEP] of a training run.")
-        _string(values, "benchmark", None, "Benchmark: a path to .bin, or faces[:identities=N,...].")
-        _string(values, "out", None, "Folder for rows.jsonl; the same command again goes on with it.")
+        _string(
+            values, "benchmark", None, "Benchmark: a path to .bin, or faces[:identities=N,...]."
+        )
+        _string(
+            values, "out", None, "Folder for rows.jsonl; the same command again goes on with it."
+        )
         flags.DEFINE_list("resolutions", RESOLUTIONS, "Resolutions in px.", flag_values=values)
         _string(values, "thresholds", "exact", "exact, insightface or knoche.")
         _string(values, "degradation", "bicubic", "bicubic, bilinear, area, quantize or noclip.")
@@ -182,7 +188,9 @@ def bench(arguments: list[str]) -> None:
     _need("bench step", values, "config")
     from crfr.bench.step import bench_step
 
-    bench_step(values.config, values.classes, values.repeats, Path(values.out) if values.out else None)
+    bench_step(
+        values.config, values.classes, values.repeats, Path(values.out) if values.out else None
+    )
 
 
 COMMANDS = {f.__name__: f for f in (train, sweep, report, quickstart, bench)}
@@ -190,7 +198,9 @@ COMMANDS = {f.__name__: f for f in (train, sweep, report, quickstart, bench)}
 
 def usage() -> str:
     lines = [f"  {name:<11} {(f.__doc__ or '').splitlines()[0]}" for name, f in COMMANDS.items()]
-    return "\n".join(["usage: crfr COMMAND --flag=value ...", *lines, "crfr COMMAND --help: its flags"])
+    return "\n".join(
+        ["usage: crfr COMMAND --flag=value ...", *lines, "crfr COMMAND --help: its flags"]
+    )
 
 
 def run(arguments: list[str]) -> None:
@@ -202,6 +212,7 @@ def run(arguments: list[str]) -> None:
         raise unknown("command", arguments[0], COMMANDS)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["crfr"])  # Grain reads absl's global flags
+    logging.set_verbosity(logging.ERROR)  # Orbax warns of what is asked for, such as reading only
     COMMANDS[arguments[0]](arguments[1:])
 
 

@@ -44,4 +44,6 @@ def quickstart(out: Path, epochs: float | None = None) -> None:
         commands.sweep(str(workdir), benchmark, RESOLUTIONS, sweeps[-1])
     page = out / "report.html"
     write_report(sweeps, page)
-    print(f"\n{summary_table(sweeps)}\n\n{duration(time.monotonic() - started)}; open {page.resolve()}")
+    print(
+        f"\n{summary_table(sweeps)}\n\n{duration(time.monotonic() - started)}; open {page.resolve()}"
+    )

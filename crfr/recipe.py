@@ -21,7 +21,9 @@ def recipe() -> ConfigDict:
             "model": {
                 "name": "resnet50",  # resnet50, resnet18, tiny
                 "version": "v1",  # v1: stride in the first 1x1; v1.5: in the 3x3
-                "width": config_dict.placeholder(int),  # channels of the first stage; unset: the name's
+                "width": config_dict.placeholder(
+                    int
+                ),  # channels of the first stage; unset: the name's
                 "head": "E",  # E: BN-dropout-flatten-dense-BN; plain: flatten-dropout-dense
                 "embedding": 512,
                 "dropout": 0.5,
@@ -87,7 +89,9 @@ def shrink(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def parse_argument(file: str, argument: str | None, **defaults: int | bool) -> dict[str, int | bool]:
+def parse_argument(
+    file: str, argument: str | None, **defaults: int | bool
+) -> dict[str, int | bool]:
     """What follows the colon of `--config=FILE:ARGUMENT`: comma-separated `name=INT` or a flag's name.
 
     `defaults` are the names the file knows.  Raises InputError for any other.

@@ -5,6 +5,13 @@ from pathlib import Path
 
 import pytest
 
+# Eight virtual devices for the tests of sharding, and compiling in half the time for slower code: both have to
+# be said before JAX starts.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -14,3 +21,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} does not exist; set CRFR_SHARED_DATA")
     return folder
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Commands run in this process see one device, as most users' machines have."""
+    from crfr.train import sharding
+
+    make_mesh = sharding.make_mesh
+    monkeypatch.setattr(sharding, "make_mesh", lambda devices=None: make_mesh(devices or 1))

@@ -40,7 +40,9 @@ def test_images_agree_with_jax_image_resize(r):
 
 def test_bilinear_agrees_with_jax_image_resize():
     for size_in, size_out in [(112, 7), (7, 112), (112, 50)]:
-        reference = jax.image.resize(jnp.eye(size_in), (size_out, size_in), "linear", antialias=True)
+        reference = jax.image.resize(
+            jnp.eye(size_in), (size_out, size_in), "linear", antialias=True
+        )
         np.testing.assert_allclose(
             degrade.resize_matrix(size_in, size_out, "linear"), reference, atol=1e-5
         )

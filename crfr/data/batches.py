@@ -61,7 +61,9 @@ def train_batches(
     if batch % processes:
         raise InputError(f"batch {batch} does not divide by {processes} processes: give a multiple")
     if len(source) < batch:
-        raise InputError(f"{len(source)} images are less than a batch of {batch}: give a smaller batch")
+        raise InputError(
+            f"{len(source)} images are less than a batch of {batch}: give a smaller batch"
+        )
     examples = grain.MapDataset.source(_Examples(source)).shuffle(seed=seed).repeat()
     batches = examples.batch(batch // processes, drop_remainder=True)[process::processes][start:]
     reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)

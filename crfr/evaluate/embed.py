@@ -19,7 +19,9 @@ from crfr.views.degrade import apply_degradation
 Embed = Callable[[Any, Array, Array], Array]
 
 
-def compile_embed(network: ResNet, mesh: Mesh, *, variant: str = "bicubic", flip: bool = False) -> Embed:
+def compile_embed(
+    network: ResNet, mesh: Mesh, *, variant: str = "bicubic", flip: bool = False
+) -> Embed:
     """The jitted function (variables, images uint8 [b h w c], resolutions [b]) -> unit embeddings [b d].
 
     Products are true float32 on every device.  `flip`: the embedding is the normalised sum of those of the

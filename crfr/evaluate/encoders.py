@@ -76,7 +76,9 @@ def load_encoder(
         steps = checkpoints.steps()
         step = int(number) if at else max(steps, default=0)
         if step not in steps:
-            raise InputError(f"{workdir}: no checkpoint of step {step}; there are {steps or 'none'}")
+            raise InputError(
+                f"{workdir}: no checkpoint of step {step}; there are {steps or 'none'}"
+            )
         run = json.loads((workdir / RUN).read_text())
         network, tx = build(config)
         shapes = jax.eval_shape(

@@ -3,7 +3,9 @@
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
-Embeddings = dict[int, Float32[np.ndarray, "n d"]]  # resolution in px -> embeddings of the distinct images
+Embeddings = dict[
+    int, Float32[np.ndarray, "n d"]
+]  # resolution in px -> embeddings of the distinct images
 
 # CR_A degrades the first image of each pair, CR_B the second; CR is the mean of both; ER degrades both.
 SCENARIOS = ("CR", "CR_A", "CR_B", "ER")
@@ -11,7 +13,9 @@ FULL = 112  # px
 
 
 def pair_distances(
-    first: Float32[np.ndarray, "n d"], second: Float32[np.ndarray, "n d"], pairs: Int[np.ndarray, "p 2"]
+    first: Float32[np.ndarray, "n d"],
+    second: Float32[np.ndarray, "n d"],
+    pairs: Int[np.ndarray, "p 2"],
 ) -> Float64[np.ndarray, " p"]:
     """Cosine distance of each pair of unit embeddings, the first image's from `first` (paper eq. 2)."""
     a, b = first[pairs[:, 0]].astype(np.float64), second[pairs[:, 1]].astype(np.float64)

@@ -50,7 +50,8 @@ def scenario_rows(
     a, b = figures["CR_A"], figures["CR_B"]
     figures["CR"] = {name: (a[name] + b[name]) / 2 for name in a} | {"pairs": a["pairs"]}
     return [
-        {**common, "scenario": name, "resolution": resolution, **figures[name]} for name in SCENARIOS
+        {**common, "scenario": name, "resolution": resolution, **figures[name]}
+        for name in SCENARIOS
     ]
 
 
@@ -104,7 +105,10 @@ def sweep(
     passes = sorted({*wanted, FULL}, reverse=True) if wanted else []
     full = None
     with tqdm(
-        total=len(passes) * len(benchmark.images), unit=" images", desc=f"sweep {encoder.method}", disable=None
+        total=len(passes) * len(benchmark.images),
+        unit=" images",
+        desc=f"sweep {encoder.method}",
+        disable=None,
     ) as progress:
         for resolution in passes:
             low = embed_images(
@@ -151,7 +155,9 @@ def _open(out: Path, identity: dict[str, Any]) -> dict[str, Any]:
     path = out / SUMMARY
     if not path.exists():
         if (out / ROWS).exists():
-            raise InputError(f"{out}: has {ROWS} but no {SUMMARY}; choose another --out or delete it")
+            raise InputError(
+                f"{out}: has {ROWS} but no {SUMMARY}; choose another --out or delete it"
+            )
         out.mkdir(parents=True, exist_ok=True)
         environment.write_json(path, identity)
         return identity

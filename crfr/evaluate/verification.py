@@ -28,7 +28,9 @@ def exact_candidates(distance: Float64[np.ndarray, " p"]) -> Float64[np.ndarray,
 
 
 def correct_counts(
-    distance: Float64[np.ndarray, " p"], same: Bool[np.ndarray, " p"], thresholds: Float64[np.ndarray, " t"]
+    distance: Float64[np.ndarray, " p"],
+    same: Bool[np.ndarray, " p"],
+    thresholds: Float64[np.ndarray, " t"],
 ) -> Int[np.ndarray, " t"]:
     """TP + TN at each threshold."""
     positives, negatives = np.sort(distance[same]), np.sort(distance[~same])
@@ -67,7 +69,9 @@ def kfold_accuracy(
         raise InputError(f"{len(distance)} pairs: {FOLDS} folds need at least {FOLDS}")
     if not np.isfinite(distance).all():
         first = int(np.flatnonzero(~np.isfinite(distance))[0])
-        raise InputError(f"the distance of pair {first} is {distance[first]}: the embeddings are not finite")
+        raise InputError(
+            f"the distance of pair {first} is {distance[first]}: the embeddings are not finite"
+        )
     accuracies, chosen = [], []
     for test in np.array_split(np.arange(len(distance)), FOLDS):
         train = np.ones(len(distance), bool)

@@ -35,7 +35,9 @@ def group_span(batch: int, group: int, devices: int) -> int:
     group = group or batch
     share = batch // devices
     if batch % group:
-        raise InputError(f"model.bn_group={group} does not divide the batch of {batch}: give a divisor")
+        raise InputError(
+            f"model.bn_group={group} does not divide the batch of {batch}: give a divisor"
+        )
     if share % group and group % share:
         raise InputError(
             f"model.bn_group={group} fits neither in nor around a device's share of {share} images "

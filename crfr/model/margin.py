@@ -57,7 +57,11 @@ def arcface_logits(
 
 
 def cosface_logits(
-    cosine: Float[Array, "*n k"], label: Int[Array, "*n"], *, scale: float = 64.0, margin: float = 0.35
+    cosine: Float[Array, "*n k"],
+    label: Int[Array, "*n"],
+    *,
+    scale: float = 64.0,
+    margin: float = 0.35,
 ) -> Float[Array, "*n k"]:
     """CosFace logits: `s (cos(theta) - m)` at the label, `s cos(theta)` elsewhere (paper ref. 21)."""
     return scale * _replace_target(cosine, label, cosine - margin)

@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-AXIS = "devices"  # the one axis of the mesh: examples through the backbone, classes through the head
+AXIS = (
+    "devices"  # the one axis of the mesh: examples through the backbone, classes through the head
+)
 
 
 def group_mean(statistic: Float[Array, " c"], span: int) -> Float[Array, " c"]:

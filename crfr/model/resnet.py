@@ -82,7 +82,10 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "n h w 3"], train: bool = False, dropout_keys: Array | None = None
+        self,
+        images: Float[Array, "n h w 3"],
+        train: bool = False,
+        dropout_keys: Array | None = None,
     ) -> Float[Array, "n d"]:
         norm = functools.partial(
             BatchNorm,

@@ -4,6 +4,7 @@ Ink and rule are drawn in stand-in colours that become CSS variables, so that a 
 page into dark mode.  Text stays text.  The legend is the page's: figures hold no text from files.
 """
 
+import html
 import io
 import math
 import re
@@ -18,10 +19,10 @@ from matplotlib.ticker import MaxNLocator
 from crfr.report.models import Model, Report, chosen
 
 # Okabe and Ito's palette, safe for colour-blind readers, without its yellow, which white swallows;
-# black is the ink, kept for the baseline.  7 colours and 8 markers: 56 models look different.
+# black is the ink, kept for the baseline.  6 colours and 7 markers: 42 other models look different.
 INK, RULE = "#010203", "#040506"
 PALETTE = (INK, "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 VARIABLES = {INK: "var(--ink)", RULE: "var(--rule)"} | {
     colour: f"var(--c{i}, {colour})" for i, colour in enumerate(PALETTE) if colour != INK
 }
@@ -67,7 +68,7 @@ def _svg(figure: Figure, name: str, description: str) -> str:
     body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)
     for colour, variable in VARIABLES.items():
         body = body.replace(colour, variable)
-    return f'<svg viewBox="{box[1]}" role="img" aria-label="{description}">{body}'
+    return f'<svg viewBox="{box[1]}" role="img" aria-label="{html.escape(description)}">{body}'
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
@@ -113,7 +114,7 @@ def accuracy_figure(report: Report, benchmark: str, styles: Styles, width: float
     figure, axes = _axes(width, 4.2)
     resolutions = report.resolutions(benchmark)
     marked = chosen(resolutions, MOST_TICKS)
-    floor = 100.0
+    floor = 99.0
     for model in report.models:
         colour, marker = styles[model.label]
         for scenario, line in (("ER", ":"), ("CR", "-")):
@@ -187,7 +188,7 @@ def _training_panel(
 ) -> str | None:
     """One curve a model, over steps, or epochs for accuracy on a benchmark; None without curves."""
     figure, axes = _axes(3.4, 1.5 if key == "learning_rate" else 2.4)
-    smallest, drawn = math.inf, False
+    seen: list[float] = []
     for model in models:
         records = [
             record
@@ -198,20 +199,21 @@ def _training_panel(
         # a method without the term logs zeros
         if not any(value == value and value != 0 for value in y):
             continue
-        smallest, drawn = min([smallest, *(v for v in y if v == v)]), True
+        seen += [value for value in y if value == value]
         if "accuracy" in key:
             y = [100 * value for value in y]
         colour, marker = styles[model.label]
         look = {"marker": marker, "markersize": 4} if len(y) <= 40 else {}
         axes.plot(x, y, color=colour, linewidth=1.3, **look)
-    if not drawn:
+    if not seen:
         return None
-    if key == "learning_rate" and smallest > 0:
+    # a rate that falls in factors of ten reads best so; one that fades to nothing does not
+    if key == "learning_rate" and 0 < max(seen) < 1e4 * min(seen):
         axes.set_yscale("log")
         axes.minorticks_off()
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlabel("epoch" if benchmark is not None else "step", color=INK, fontsize=9)
-    return _svg(figure, f"training-{name}", name)
+    return _svg(figure, f"training {name}", f"{name} over training")
 
 
 def training_figures(models: list[Model], styles: Styles) -> list[tuple[str, str]]:
@@ -225,7 +227,7 @@ def training_figures(models: list[Model], styles: Styles) -> list[tuple[str, str
     panels = [(f"Accuracy on {b}, 112 px, %", "verification_accuracy", b) for b in benchmarks]
     panels += [(name, key, None) for name, key in TRAINING]
     drawn = [
-        (name, _training_panel(models, styles, key, benchmark, f"panel {i}"))
-        for i, (name, key, benchmark) in enumerate(panels)
+        (name, _training_panel(models, styles, key, benchmark, name))
+        for name, key, benchmark in panels
     ]
     return [(name, svg) for name, svg in drawn if svg is not None]

@@ -74,8 +74,8 @@ def _samples(sweeps: tuple[Sweep, ...], benchmark: str) -> str:
         for r in shown
     )
     return (
-        f'<figure><div class="strips">{rows}</div><figcaption>Faces of {escape(benchmark)} as the '
-        "models see them, reduced to each resolution and enlarged again.</figcaption></figure>"
+        f'<figure><div class="strips">{rows}</div><figcaption>Samples of {escape(benchmark)} as '
+        "the models see them, reduced to each resolution and enlarged again.</figcaption></figure>"
     )
 
 

@@ -24,7 +24,9 @@ class Checkpoints:
             max_to_keep=keep, create=not read_only, read_only=read_only
         )
         if read_only and not self._folder.is_dir():
-            raise InputError(f"{workdir}: holds no {FOLDER} folder; give the --workdir of a training run")
+            raise InputError(
+                f"{workdir}: holds no {FOLDER} folder; give the --workdir of a training run"
+            )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":

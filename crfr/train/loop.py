@@ -106,7 +106,9 @@ def train(
                 )
                 mark += time.monotonic() - before  # verification does not count against images/s
             if stop:
-                print(f"stopped by signal {asked[0]}: saved step {step}; run the same command to go on")
+                print(
+                    f"stopped by signal {asked[0]}: saved step {step}; run the same command to go on"
+                )
                 break
     finally:
         for number, handler in previous.items():

@@ -29,7 +29,9 @@ def learning_rate(
         raise InputError(f"schedule.warmup_epochs covers {warmup} of {total} steps: give less")
     if kind == "steps":
         if list(drops) != sorted(set(drops)):
-            raise InputError(f"schedule.drops fall on steps {list(drops)}: give rising, distinct epochs")
+            raise InputError(
+                f"schedule.drops fall on steps {list(drops)}: give rising, distinct epochs"
+            )
         main = optax.piecewise_constant_schedule(base, {step - warmup: factor for step in drops})
     elif kind == "cosine":
         main = optax.cosine_decay_schedule(base, total - warmup)

@@ -105,7 +105,13 @@ def update(
 
 
 def compile_update(
-    state: State, *, mesh: Mesh, method: Method, augmentation: Augmentation, seed: int, **settings: Any
+    state: State,
+    *,
+    mesh: Mesh,
+    method: Method,
+    augmentation: Augmentation,
+    seed: int,
+    **settings: Any,
 ) -> tuple[Update, tuple[Array, Array]]:
     """(jitted update, constants): call it as `update(state, images, label, *constants)`.
 

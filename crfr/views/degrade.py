@@ -52,7 +52,9 @@ def resize_matrix(size_in: int, size_out: int, kernel: str = "cubic") -> Float64
     centre_out = (np.arange(size_out)[:, None] + 0.5) * scale
     if kernel == "box":
         left, right = np.arange(size_in)[None], np.arange(size_in)[None] + 1
-        covered = np.minimum(right, centre_out + scale / 2) - np.maximum(left, centre_out - scale / 2)
+        covered = np.minimum(right, centre_out + scale / 2) - np.maximum(
+            left, centre_out - scale / 2
+        )
         weight = np.maximum(covered, 0.0)
     else:
         centre_in = np.arange(size_in)[None] + 0.5
@@ -65,7 +67,9 @@ def resize_matrix(size_in: int, size_out: int, kernel: str = "cubic") -> Float64
 @functools.cache
 def bank(
     kernel: str = "cubic", side: int = SIDE
-) -> tuple[Float32[np.ndarray, "s i i"], Float32[np.ndarray, "s i i"], Float32[np.ndarray, "s i i"]]:
+) -> tuple[
+    Float32[np.ndarray, "s i i"], Float32[np.ndarray, "s i i"], Float32[np.ndarray, "s i i"]
+]:
     """(M, D, U) for every resolution 1..side, indexed r - 1; `M[r-1] = U_r D_r`.
 
     D_r [r side] and U_r [side r] are padded with zeros to [side side], so that all have one shape.
@@ -87,7 +91,9 @@ def check_resolutions(resolutions: Int[np.ndarray, "..."], side: int = SIDE) -> 
     """
     bad = resolutions[(resolutions < 1) | (resolutions > side)]
     if bad.size:
-        raise InputError(f"resolution {int(bad.flat[0])} px is outside 1..{side}: give resolutions in it")
+        raise InputError(
+            f"resolution {int(bad.flat[0])} px is outside 1..{side}: give resolutions in it"
+        )
 
 
 def sandwich(
@@ -147,7 +153,9 @@ def degrade(
     """
     shape = np.shape(images)
     if len(shape) != 4 or shape[1] != shape[2]:
-        raise InputError(f"images of shape {list(shape)}: degrade takes square images [n h w c], h = w")
+        raise InputError(
+            f"images of shape {list(shape)}: degrade takes square images [n h w c], h = w"
+        )
     if variant not in VARIANTS:
         raise unknown("degradation", variant, VARIANTS)
     resolutions = np.asarray(resolutions)

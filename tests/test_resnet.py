@@ -1,0 +1,157 @@
+"""The network against a plain NumPy reading of its definition, in float64, and against published counts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import sliding_window_view
+
+from crfr.errors import InputError
+from crfr.model import resnet
+
+
+def windows(x, size, stride, fill):
+    pad = size // 2
+    x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=fill)
+    return sliding_window_view(x, (size, size), (1, 2))[:, ::stride, ::stride]
+
+
+def conv(x, kernel, stride):
+    patches = windows(x, kernel.shape[0], stride, 0)
+    return np.tensordot(patches, kernel, ((4, 5, 3), (0, 1, 2)))
+
+
+def norm(x, params, stats, epsilon):
+    scaled = (x - stats["mean"]) / np.sqrt(stats["var"] + epsilon)
+    return scaled * params["scale"] + params["bias"]
+
+
+def numpy_resnet(params, stats, images, stages, bottleneck, version, head, epsilon):
+    """Residual network as He et al. define it (v1) and as torchvision builds it (v1.5)."""
+    relu = lambda x: np.maximum(x, 0)  # noqa: E731
+    x = conv((images - 127.5) / 127.5, params["conv_stem"]["kernel"], 2)
+    x = relu(norm(x, params["norm_stem"], stats["norm_stem"], epsilon))
+    x = windows(x, 3, 2, -np.inf).max((-2, -1))
+    for stage, blocks in enumerate(stages):
+        for block in range(blocks):
+            name = f"stage{stage}_block{block}"
+            p, s = params[name], stats[name]
+            stride = 2 if stage > 0 and block == 0 else 1
+            if bottleneck:
+                strides = [stride, 1, 1] if version == "v1" else [1, stride, 1]
+            else:
+                strides = [stride, 1]
+            y = x
+            for i, step in enumerate(strides):
+                y = conv(y, p[f"conv{i}"]["kernel"], step)
+                y = norm(y, p[f"norm{i}"], s[f"norm{i}"], epsilon)
+                y = relu(y) if i < len(strides) - 1 else y
+            if "conv_shortcut" in p:
+                x = conv(x, p["conv_shortcut"]["kernel"], stride)
+                x = norm(x, p["norm_shortcut"], s["norm_shortcut"], epsilon)
+            x = relu(x + y)
+    if head == "E":
+        x = norm(x, params["norm_features"], stats["norm_features"], epsilon)
+    x = x.reshape(len(x), -1) @ params["dense"]["kernel"] + params["dense"].get("bias", 0)
+    if head == "E":
+        x = norm(x, params["norm_embedding"], stats["norm_embedding"], epsilon)
+    return x
+
+
+def disturbed(tree, key):
+    """Random values everywhere, so that no scale of 1 or mean of 0 hides a mistake; variances positive."""
+    leaves, treedef = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    return treedef.unflatten(
+        [
+            a + 0.3 * jnp.abs(jax.random.normal(k, a.shape, a.dtype))
+            for a, k in zip(leaves, keys, strict=True)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "head", "width"),
+    [
+        ("resnet50", "v1", "E", 4),
+        ("resnet50", "v1.5", "plain", 4),
+        ("resnet18", "v1", "E", 4),
+        ("tiny", "v1", "plain", None),
+    ],
+)
+def test_forward_equals_numpy(name, version, head, width):
+    with jax.enable_x64(True):
+        network = resnet.build(
+            name, version=version, head=head, width=width, dtype="float64", param_dtype="float64",
+            embedding=16, bn_epsilon=1e-3,
+        )  # fmt: skip
+        images = np.random.default_rng(0).uniform(0, 255, (2, 112, 112, 3))
+        variables = disturbed(network.init(jax.random.key(0), images), jax.random.key(1))
+        result = network.apply(variables, images)
+        plain = jax.tree.map(np.asarray, variables)
+        expected = numpy_resnet(
+            plain["params"], plain["batch_stats"], images, network.stages, network.bottleneck,
+            version, head, 1e-3,
+        )  # fmt: skip
+        np.testing.assert_allclose(result, expected, rtol=1e-9)
+
+
+def test_resnet50_has_the_published_size():
+    network = resnet.build("resnet50")
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 112, 112, 3)))
+    backbone = {
+        name: leaves
+        for name, leaves in shapes["params"].items()
+        if name not in ("norm_features", "dense", "norm_embedding")
+    }
+    # torchvision's resnet50: 25,557,032 parameters, of which 2,049,000 in its classifier
+    assert sum(leaf.size for leaf in jax.tree.leaves(backbone)) == 25_557_032 - 2_049_000
+    assert shapes["params"]["dense"]["kernel"].shape == (4 * 4 * 2048, 512)
+
+
+def test_batchnorm_in_training_is_the_batch_s_and_updates_the_biased_running_variance():
+    network = resnet.build("tiny", dropout=0.0, bn_momentum=0.75)
+    images = jax.random.uniform(jax.random.key(0), (6, 112, 112, 3)) * 255
+    variables = network.init(jax.random.key(1), images)
+    _, new = network.apply(variables, images, train=True, mutable=["batch_stats", "intermediates"])
+    kernel = variables["params"]["conv_stem"]["kernel"]
+    stem = conv((np.asarray(images, np.float64) - 127.5) / 127.5, np.asarray(kernel), 2)
+    running = new["batch_stats"]["norm_stem"]
+    np.testing.assert_allclose(running["mean"], 0.25 * stem.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(running["var"], 0.75 + 0.25 * stem.var((0, 1, 2)), rtol=1e-4)
+
+
+def test_dropout_belongs_to_an_image_s_key():
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = jnp.ones((4, 4, 4, 64))
+    dropped = resnet.drop(x, keys, 0.25)
+    assert set(np.unique(dropped)) == {0.0, np.float32(1 / 0.75)}
+    assert abs(float((dropped == 0).mean()) - 0.25) < 0.03
+    np.testing.assert_array_equal(resnet.drop(x[2:], keys[2:], 0.25), dropped[2:])
+    assert (dropped[0] != dropped[1]).any()
+
+
+def test_bfloat16_computes_in_bfloat16_and_returns_float32():
+    network = resnet.build("tiny", dtype="bfloat16")
+    images = jnp.full((1, 112, 112, 3), 99.0)
+    variables = network.init(jax.random.key(0), images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert network.apply(variables, images).dtype == jnp.float32
+    text = jax.jit(network.apply).lower(variables, images).as_text()
+    assert "convolution" in text
+    assert all("bf16" in line for line in text.splitlines() if "stablehlo.convolution" in line)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"name": "resnet5"}, "did you mean 'resnet50'"),
+        ({"name": "tiny", "version": "v2"}, "model.version"),
+        ({"name": "tiny", "head": "F"}, "model.head"),
+        ({"name": "tiny", "dtype": "float16"}, "model.dtype"),
+        ({"name": "tiny", "dropout": 1.0}, "model.dropout=1.0"),
+    ],
+)
+def test_unknown_settings_are_refused(bad, message):
+    with pytest.raises(InputError, match=message):
+        resnet.build(**bad)
