@@ -2,8 +2,8 @@
 
     crfr train --config=configs/baseline.py --config.data=train.rec --workdir=runs/baseline
 
-The paper on MS1M (5.8 M images): 2 h an epoch, LFW 99.23 % at 112 px, 54.65 % at 5 px (table 2, CR).
-`:quick` is the tiny network on procedural faces, minutes on a CPU.
+The paper on MS1M (5.8 M images): 2 h an epoch, LFW 99.23 % at 112 px, 54.65 % at 5 px (table 2,
+CR). `:quick` is the tiny network on procedural faces, minutes on a CPU.
 """
 
 from ml_collections import ConfigDict

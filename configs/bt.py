@@ -2,7 +2,8 @@
 
     crfr train --config=configs/bt.py:r=7 --config.data=train.rec --workdir=runs/bt-7
 
-The paper on MS1M: 2 h an epoch, BT-5 on LFW 69.66 % at 5 px (table 2, CR).  `:r=7,quick` shrinks it.
+The paper on MS1M: 2 h an epoch, BT-5 on LFW 69.66 % at 5 px (table 2, CR).  `:r=7,quick` shrinks
+it.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,8 @@
 
     crfr train --config=configs/st.py:r=7 --config.data=train.rec --workdir=runs/st-7
 
-The paper on MS1M: 4 h an epoch, ST-5 on LFW 67.86 % at 5 px (table 2, CR).  `:r=7,quick` shrinks it.
+The paper on MS1M: 4 h an epoch, ST-5 on LFW 67.86 % at 5 px (table 2, CR).  `:r=7,quick` shrinks
+it.
 """
 
 from ml_collections import ConfigDict

@@ -13,7 +13,7 @@ _PUBLIC = {
     "load_benchmark": "crfr.data.benchmarks",
 }
 
-__all__ = list(_PUBLIC)  # noqa: PLE0604 - the names are those of _PUBLIC, in one place
+__all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str):

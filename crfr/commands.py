@@ -1,6 +1,7 @@
 """One function a command.  Only these read a config; what they call gets plain arguments."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from crfr import environment
@@ -17,23 +20,25 @@ from crfr.data.records import Source, open_source
 from crfr.errors import InputError
 from crfr.evaluate import sweep as sweeping
 from crfr.evaluate.embed import compile_embed, embed_images
-from crfr.evaluate.encoders import CONFIG, RUN, load_encoder, read_config
+from crfr.evaluate.encoders import load_encoder
 from crfr.evaluate.protocols import FULL, pair_distances
 from crfr.evaluate.verification import kfold_accuracy
 from crfr.model import resnet
 from crfr.model.branches import group_span
+from crfr.recipe import Config
 from crfr.train import loop, schedule, sharding
 from crfr.train.checkpoint import Checkpoints
 from crfr.train.log import FILE as METRICS
-from crfr.train.log import Log, duration
+from crfr.train.log import Log
 from crfr.train.state import State, init_state, make_optimizer
-from crfr.train.step import compile_update
+from crfr.train.step import Update, compile_update
 from crfr.views.augment import Augmentation
 from crfr.views.degrade import check_resolutions
 from crfr.views.methods import parse_method
+from crfr.workdir import open_workdir, read_config, read_starts, record_start
 
 
-def build(config: ConfigDict, span: int, rate: optax.Schedule) -> tuple[Any, Any]:
+def build(config: Config, span: int, rate: optax.Schedule) -> tuple[Any, Any]:
     """(network, optimizer) of a config; `span` is the number of devices a BatchNorm group spans."""
     settings = {name: value for name, value in config.model.items() if name != "bn_group"}
     network = resnet.build(**settings, bn_span=span)
@@ -42,12 +47,12 @@ def build(config: ConfigDict, span: int, rate: optax.Schedule) -> tuple[Any, Any
 
 def build_for_evaluation(values: dict[str, Any]) -> tuple[Any, Any]:
     """(network, optimizer) of a saved config, the network in float32 whatever it was trained in."""
-    config = ConfigDict(values)
+    config: Config = ConfigDict(values)
     config.model.dtype = "float32"
     return build(config, 1, lambda _: 0.0)
 
 
-def make_rate(config: ConfigDict, images: int) -> tuple[optax.Schedule, int]:
+def make_rate(config: Config, images: int) -> tuple[optax.Schedule, int]:
     """(the learning rate of each update, the number of updates) for a training set of `images`."""
     if config.batch < 1 or config.epochs <= 0:
         raise InputError(f"batch={config.batch}, epochs={config.epochs}: give positive numbers")
@@ -64,63 +69,39 @@ def every(epochs: float, images: int, batch: int, total: int) -> int:
     return schedule.steps_of(epochs, images, batch) if epochs > 0 else total
 
 
-def check_same_run(workdir: Path, config: ConfigDict) -> None:
-    """Refuse to go on with a config that contradicts the one the work directory began with."""
-
-    def flat(values: dict, prefix: str = "") -> dict[str, Any]:
-        found = {}
-        for name, value in values.items():
-            inner = isinstance(value, dict)
-            found |= flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
-        return found
-
-    before = flat(read_config(workdir))
-    now = flat(json.loads(config.to_json()))
-    differing = [
-        f"{key} (was {before.get(key)!r}, now {now.get(key)!r})"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key) and not key.startswith("run.")
-    ]
-    if differing:
-        raise InputError(
-            f"{workdir}: its run has another config: {', '.join(differing)}; go on with the old values or "
-            "choose another --workdir"
-        )
-
-
-def open_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Make the work directory or check that it belongs to this config."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if (workdir / CONFIG).exists():
-            check_same_run(workdir, config)
-        environment.write_atomically(workdir / CONFIG, config.to_json(indent=2) + "\n")
-    except OSError as error:
-        raise InputError(
-            f"--workdir={workdir}: {error.strerror}; choose a writable folder"
-        ) from error
-
-
-def record_start(workdir: Path, step: int, source: Source) -> None:
-    path = workdir / RUN
-    starts = json.loads(path.read_text()) if path.exists() else []
-    device = jax.devices()[0]
-    starts.append(
-        {
-            "started": environment.now(),
-            "step": step,
-            "command": environment.command(),
-            "commit": environment.commit(),
-            "versions": environment.versions(),
-            "devices": {"count": jax.device_count(), "kind": device.device_kind},
-            "classes": source.classes,
-            "images": len(source),
-        }
+def compile_training(
+    config: Config, classes: int, rate: optax.Schedule, mesh: Mesh
+) -> tuple[Callable[[Array], State], State, Update, tuple[Array, Array]]:
+    """(initial state of a key, its shapes, compiled update, the update's constants) of a config."""
+    method = parse_method(config.method)
+    augmentation = Augmentation(**config.augment)
+    span = group_span(config.batch, config.model.bn_group, mesh.size)
+    network, tx = build(config, span, rate)
+    weight = config.distance_weight
+    init = partial(init_state, network, classes, tx)
+    shapes = jax.eval_shape(init, jax.random.key(config.seed))
+    update, constants = compile_update(
+        shapes,
+        mesh=mesh,
+        method=method,
+        augmentation=augmentation,
+        seed=config.seed,
+        network=network,
+        margin=dict(config.margin),
+        distance_weight=method.distance_weight if weight is None else weight,
+        classes=classes,
+        bn_group=config.model.bn_group,
+        tx=tx,
     )
-    environment.write_json(path, starts)
+    return (
+        jax.jit(init, out_shardings=sharding.state_sharding(shapes, mesh)),
+        shapes,
+        update,
+        constants,
+    )
 
 
-def make_verify(config: ConfigDict, benchmark: Benchmark, mesh: Any) -> Any:
+def make_verify(config: Config, benchmark: Benchmark, mesh: Mesh) -> Any:
     """The function that measures a state on a benchmark at 112 px, as the sweep would (fig. 15)."""
     network, _ = build_for_evaluation(config.to_dict())
     embed = compile_embed(network, mesh)
@@ -143,7 +124,7 @@ def make_verify(config: ConfigDict, benchmark: Benchmark, mesh: Any) -> Any:
 
 
 def train(
-    config: ConfigDict,
+    config: Config,
     workdir: Path,
     *,
     source: Source | None = None,
@@ -151,26 +132,20 @@ def train(
 ) -> int:
     """Train, or go on with, the run of a config in a work directory; returns the step reached.
 
-    The order: check the config, open the data, open the work directory, restore its latest checkpoint or
-    start afresh, train, save.  `source` and `benchmark` are used instead of the config's specs where they
-    are open already.  Raises InputError for anything the user can mend.
+    The order: check the config, open the data, open the work directory, restore its latest
+    checkpoint or start afresh, train, save.  `source` and `benchmark` are used instead of the
+    config's specs where they are open already.  Raises InputError for anything the user can mend.
     """
     mesh = sharding.make_mesh()
-    method = parse_method(config.method)
-    augmentation = Augmentation(**config.augment)
-    span = group_span(config.batch, config.model.bn_group, mesh.size)
+    parse_method(config.method)  # what the config alone can tell comes before opening the data
+    group_span(config.batch, config.model.bn_group, mesh.size)
     source = source or open_source(config.data)
     if benchmark is None and config.run.benchmark:
         benchmark = load_benchmark(config.run.benchmark)
     rate, total = make_rate(config, len(source))
-    network, tx = build(config, span, rate)
-    weight = method.distance_weight if config.distance_weight is None else config.distance_weight
+    init, shapes, update, constants = compile_training(config, source.classes, rate, mesh)
 
-    open_workdir(workdir, config)
-    init = partial(init_state, network, source.classes, tx)
-    key = jax.random.key(config.seed)
-    shapes = jax.eval_shape(init, key)
-    shardings = sharding.state_sharding(shapes, mesh)
+    open_workdir(workdir, json.loads(config.to_json()))
     run = config.run
     with Checkpoints(workdir, keep=run.keep) as checkpoints:
         start = max(checkpoints.steps(), default=0)
@@ -178,27 +153,21 @@ def train(
             print(f"{workdir}: finished at step {start}")
             return start
         if start:
-            state = checkpoints.restore(start, shapes, shardings)
+            state = checkpoints.restore(start, shapes, sharding.state_sharding(shapes, mesh))
             print(f"{workdir}: goes on from step {start} of {total}")
         else:
-            state = jax.jit(init, out_shardings=shardings)(key)
-        record_start(workdir, start, source)
-        update, constants = compile_update(
-            shapes,
-            mesh=mesh,
-            method=method,
-            augmentation=augmentation,
-            seed=config.seed,
-            network=network,
-            margin=dict(config.margin),
-            distance_weight=weight,
+            state = init(jax.random.key(config.seed))
+        record_start(
+            workdir,
+            step=start,
+            devices={"count": mesh.size, "kind": jax.devices()[0].device_kind},
             classes=source.classes,
-            bn_group=config.model.bn_group,
-            tx=tx,
+            images=len(source),
         )
         print(
             f"{config.method}: {config.model.name}, {len(source):,} images of {source.classes:,} "
-            f"identities, {total} steps of {config.batch} on {mesh.size} x {jax.devices()[0].device_kind}",
+            f"identities, {total} steps of {config.batch} on {mesh.size} x "
+            f"{jax.devices()[0].device_kind}",
             flush=True,
         )
         cadence = partial(every, images=len(source), batch=config.batch, total=total)
@@ -253,7 +222,7 @@ def sweep(
     metrics = environment.read_lines(workdir / METRICS)
     training = {
         "config": read_config(workdir),
-        "run": json.loads((workdir / RUN).read_text()),
+        "run": read_starts(workdir),
         "seconds": metrics[-1]["seconds"] if metrics else None,
     }
     try:

@@ -1,4 +1,6 @@
-"""What a result was made with: versions, devices, commit, command — and files that are never half written."""
+"""What a result was made with: versions, devices, commit, command — and files that are never half
+written.
+"""
 
 import datetime
 import importlib.metadata
@@ -35,7 +37,9 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The git commit of the crfr that runs, with "-dirty" where files differ from it; None outside git."""
+    """The git commit of the crfr that runs, with "-dirty" where files differ from it; None outside
+    git.
+    """
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:

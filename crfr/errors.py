@@ -1,8 +1,8 @@
 """Errors a person can act on.
 
-`InputError` is the one exception for bad input: a wrong flag, key, spec, file or value.  Its message is
-one line that names what is wrong (file, record, value) and the remedy.  The command line prints it and
-exits with code 2; any other exception is a defect in crfr and keeps its traceback.
+`InputError` is the one exception for bad input: a wrong flag, key, spec, file or value.  Its
+message is one line that names what is wrong (file, record, value) and the remedy.  The command line
+prints it and exits with code 2; any other exception is a defect in crfr and keeps its traceback.
 """
 
 import difflib

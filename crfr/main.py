@@ -1,7 +1,7 @@
 """The command line: `crfr COMMAND --flag=value ...`.  Parses, calls one function, nothing else.
 
-Bad input ends with one line on stderr and exit code 2.  Modules that start JAX are imported by the command
-that needs them, so that errors in the arguments come at once.
+Bad input ends with one line on stderr and exit code 2.  Modules that start JAX are imported by the
+command that needs them, so that errors in the arguments come at once.
 """
 
 import sys
@@ -18,14 +18,18 @@ Flags = flags.FlagValues
 
 
 def _parse(command: str, arguments: list[str], define: Callable[[Flags], None]) -> Flags:
-    """Parse a command's arguments into flags of its own; raises InputError for what it does not know."""
+    """Parse a command's arguments into flags of its own; raises InputError for what it does not
+    know.
+    """
     values = Flags()
     flags.DEFINE_boolean("help", False, "Show the flags of this command.", flag_values=values)
     define(values)
     try:
         rest = values([f"crfr {command}", *arguments])[1:]
     except flags.Error as error:
-        raise InputError(f"{command}: {' '.join(str(error).split())}") from error
+        # ml_collections quotes the whole traceback of a config file; its last line is the message
+        message = str(error).rpartition("InputError: ")[2]
+        raise InputError(f"{command}: {' '.join(message.split())}") from error
     if rest:
         raise InputError(f"{command}: unexpected argument {rest[0]!r}; flags are --name=value")
     if values.help:
@@ -68,14 +72,10 @@ def find_config(path: str) -> str:
     raise InputError(f"config {file!r}: no such file")
 
 
-def _config(values: Flags) -> None:
-    config_flags.DEFINE_config_file(
-        "config", None, "Config file, FILE.py[:ARGUMENTS]; --config.KEY=VALUE.", flag_values=values
-    )
-
-
 def _parse_config(command: str, arguments: list[str], define: Callable[[Flags], None]) -> Flags:
-    """As `_parse`, for commands that take --config; names the nearest key for one that is not there."""
+    """As `_parse`, for commands that take --config; names the nearest key for one that is not
+    there.
+    """
     resolved = []
     for position, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
@@ -84,11 +84,20 @@ def _parse_config(command: str, arguments: list[str], define: Callable[[Flags], 
         elif position and arguments[position - 1] == "--config":
             argument = find_config(argument)
         resolved.append(argument)
+
+    def define_all(values: Flags) -> None:
+        config_flags.DEFINE_config_file(
+            "config", None, "FILE.py[:ARGUMENTS]; --config.KEY=VALUE.", flag_values=values
+        )
+        define(values)
+
     try:
-        return _parse(command, resolved, lambda values: (_config(values), define(values)))
+        return _parse(command, resolved, define_all)
     # ml_collections reports an unknown key by the error of the access that failed
     except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{command}: {' '.join(str(error).strip(chr(34)).split())}") from error
+        raise InputError(
+            f"{command}: unknown key {' '.join(str(error.args[0]).split())}"
+        ) from error
 
 
 def train(arguments: list[str]) -> None:

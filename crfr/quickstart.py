@@ -1,14 +1,12 @@
-"""`crfr quickstart`: procedural faces, the tiny network, three methods, a sweep of each, one page."""
+"""`crfr quickstart`: procedural faces, the tiny network, three methods, their sweeps, one page."""
 
 import time
 from pathlib import Path
 
-from ml_collections.config_dict import ConfigDict
-
 from crfr import commands
 from crfr.data.benchmarks import load_benchmark
 from crfr.data.records import open_source
-from crfr.recipe import recipe, shrink
+from crfr.recipe import Config, recipe, shrink
 from crfr.report.page import write_report
 from crfr.report.tables import summary_table
 from crfr.train.log import duration
@@ -17,7 +15,7 @@ METHODS = ("baseline", "bt-m", "st-m1")
 RESOLUTIONS = [112, 56, 28, 14, 7]  # px, the paper's five
 
 
-def quick_config(method: str, epochs: float | None) -> ConfigDict:
+def quick_config(method: str, epochs: float | None) -> Config:
     config = shrink(recipe())
     config.method = method
     if epochs is not None:
@@ -29,7 +27,8 @@ def quick_config(method: str, epochs: float | None) -> ConfigDict:
 def quickstart(out: Path, epochs: float | None = None) -> None:
     """Train, sweep and report into `out`; prints a table and the path of the page.
 
-    Faces and benchmark are drawn once for all methods.  The same call again goes on where it stopped.
+    Faces and benchmark are drawn once for all methods.  The same call again goes on where it
+    stopped.
     """
     started = time.monotonic()
     configs = {method: quick_config(method, epochs) for method in METHODS}
@@ -45,5 +44,6 @@ def quickstart(out: Path, epochs: float | None = None) -> None:
     page = out / "report.html"
     write_report(sweeps, page)
     print(
-        f"\n{summary_table(sweeps)}\n\n{duration(time.monotonic() - started)}; open {page.resolve()}"
+        f"\n{summary_table(sweeps)}\n\n"
+        f"{duration(time.monotonic() - started)}; open {page.resolve()}"
     )

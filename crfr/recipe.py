@@ -1,11 +1,15 @@
-"""The config: the paper's recipe as the default of every key, and how config files take arguments."""
+"""The config: the paper's recipe as the default of every key, and the arguments of config files."""
+
+from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
 from crfr.errors import InputError, unknown
 
+Config = Any  # a ConfigDict, whose keys no type checker knows
 
-def recipe() -> ConfigDict:
+
+def recipe() -> Config:
     """Every key with the paper's value (section 3.1) where it states one.
 
     Keys under `run` may change between two starts of one run; all others are part of what it is.
@@ -68,11 +72,11 @@ def recipe() -> ConfigDict:
     )
 
 
-def shrink(config: ConfigDict) -> ConfigDict:
+def shrink(config: Config) -> Config:
     """The `quick` form of a config: the tiny network on a small set, for a CPU and a few minutes.
 
-    Short training wants a gentler margin and an optimizer that needs no long schedule: ArcFace with s = 16
-    and m = 0.3, AdamW with a cosine.
+    Short training wants a gentler margin and an optimizer that needs no long schedule: ArcFace with
+    s = 16 and m = 0.3, AdamW with a cosine.
     """
     config.update(
         {
@@ -92,7 +96,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
 def parse_argument(
     file: str, argument: str | None, **defaults: int | bool
 ) -> dict[str, int | bool]:
-    """What follows the colon of `--config=FILE:ARGUMENT`: comma-separated `name=INT` or a flag's name.
+    """What follows the colon of `--config=FILE:ARGUMENT`: comma-separated `name=INT` or a flag's
+    name.
 
     `defaults` are the names the file knows.  Raises InputError for any other.
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-# Eight virtual devices for the tests of sharding, and compiling in half the time for slower code: both have to
-# be said before JAX starts.
+# Eight virtual devices for the tests of sharding, and compiling in half the time for slower code:
+# both have to be said before JAX starts.
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )

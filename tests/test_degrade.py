@@ -15,8 +15,9 @@ def noise(n=2, side=112, seed=0):
 
 
 def test_every_resolution_agrees_with_jax_image_resize():
-    # jax.image.resize is the independent reference; its weights, one line at a time, are what it applies
-    # to each axis.  Eager resizing compiles every shape, so the identity is resized along one axis only.
+    # jax.image.resize is the independent reference; its weights, one line at a time, are what it
+    # applies to each axis.  Eager resizing compiles every shape, so the identity is resized along
+    # one axis only.
     both, _, _ = degrade.bank()
     identity = jnp.eye(112)
     for r in range(5, 113):

@@ -1,4 +1,6 @@
-"""The network against a plain NumPy reading of its definition, in float64, and against published counts."""
+"""The network against a plain NumPy reading of its definition, in float64, and against published
+counts.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +61,9 @@ def numpy_resnet(params, stats, images, stages, bottleneck, version, head, epsil
 
 
 def disturbed(tree, key):
-    """Random values everywhere, so that no scale of 1 or mean of 0 hides a mistake; variances positive."""
+    """Random values everywhere, so that no scale of 1 or mean of 0 hides a mistake; variances
+    positive.
+    """
     leaves, treedef = jax.tree.flatten(tree)
     keys = jax.random.split(key, len(leaves))
     return treedef.unflatten(

@@ -1,5 +1,7 @@
 """K-fold accuracy against a plain brute force, and by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ def brute_force(distance, same, grid=None, factor=1.0):
         if grid is None:
             levels = sorted({distance[i] for i in train})
             candidates = [levels[0] - 5e-4]
-            candidates += [(a + b) / 2 for a, b in zip(levels[:-1], levels[1:], strict=True)]
+            candidates += [(a + b) / 2 for a, b in itertools.pairwise(levels)]
             candidates += [levels[-1] + 5e-4]
         else:
             candidates = list(grid)
@@ -80,8 +82,8 @@ def test_separable_pairs_are_perfect_and_the_threshold_lies_between():
 
 
 def test_the_held_out_fold_does_not_leak():
-    # The held-out fold alone knows where between 0.2 and 0.8 its own pairs lie: whatever its distances are,
-    # thresholds of the other folds must not move.
+    # The held-out fold alone knows where between 0.2 and 0.8 its own pairs lie: whatever its
+    # distances are, thresholds of the other folds must not move.
     same = np.arange(100) % 2 == 0
     distance = np.where(same, 0.2, 0.8)
     leaked = distance.copy()
@@ -95,7 +97,8 @@ def test_the_held_out_fold_does_not_leak():
 
 
 def test_of_equally_good_thresholds_the_smallest_is_taken():
-    # indistinguishable: every pair at one distance, half of them positive -> below all is best and smallest
+    # indistinguishable: every pair at one distance, half of them positive -> below all is best and
+    # smallest
     same = np.arange(40) % 2 == 0
     accuracy, _, threshold = crfr.kfold_accuracy(np.full(40, 0.5), same)
     assert accuracy == 0.5

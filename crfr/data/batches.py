@@ -1,7 +1,8 @@
 """The stream of training batches: a pure function of (seed, step), on Grain.
 
-Shuffle, repeat, then batch: an epoch is a permutation of all images, batches cross epoch ends and no tail is
-lost.  Any number of processes reads the same global batches, and a run resumes at any step with no state.
+Shuffle, repeat, then batch: an epoch is a permutation of all images, batches cross epoch ends and
+no tail is lost.  Any number of processes reads the same global batches, and a run resumes at any
+step with no state.
 """
 
 from collections.abc import Iterator
@@ -55,7 +56,8 @@ def train_batches(
       {"image": uint8 [b h w 3] RGB, "label": int32 [b]}
 
     Raises:
-      InputError: the batch does not divide by the processes, or the source holds fewer images than a batch;
+      InputError: the batch does not divide by the processes, or the source holds fewer images than
+      a batch;
         while reading, an image that does not decode or has the wrong size.
     """
     if batch % processes:

@@ -1,4 +1,6 @@
-"""Embeddings of images at a resolution: one compiled function for all resolutions, no image dropped."""
+"""Embeddings of images at a resolution: one compiled function for all resolutions, no image
+dropped.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,10 +24,11 @@ Embed = Callable[[Any, Array, Array], Array]
 def compile_embed(
     network: ResNet, mesh: Mesh, *, variant: str = "bicubic", flip: bool = False
 ) -> Embed:
-    """The jitted function (variables, images uint8 [b h w c], resolutions [b]) -> unit embeddings [b d].
+    """The jitted function (variables, images uint8 [b h w c], resolutions [b]) -> unit embeddings
+    [b d].
 
-    Products are true float32 on every device.  `flip`: the embedding is the normalised sum of those of the
-    image and its mirror image, as InsightFace evaluates.
+    Products are true float32 on every device.  `flip`: the embedding is the normalised sum of those
+    of the image and its mirror image, as InsightFace evaluates.
     """
 
     def embed(
@@ -33,9 +36,9 @@ def compile_embed(
     ) -> Float[Array, "b d"]:
         with jax.default_matmul_precision("highest"):
             pixels = apply_degradation(images.astype(network.dtype), resolutions, variant)
-            embedding = network.apply(variables, pixels)
+            embedding = jnp.asarray(network.apply(variables, pixels))
             if flip:
-                embedding += network.apply(variables, pixels[:, :, ::-1])
+                embedding += jnp.asarray(network.apply(variables, pixels[:, :, ::-1]))
         return unit(embedding)
 
     whole, examples = replicated(mesh), by_example(mesh)
@@ -54,7 +57,8 @@ def embed_images(
 ) -> Float32[np.ndarray, "n d"]:
     """Unit embeddings of all images at one resolution (px); the last batch is padded and cut.
 
-    `batch` is rounded up to a multiple of the devices.  Raises InputError for embeddings that are not finite.
+    `batch` is rounded up to a multiple of the devices.  Raises InputError for embeddings that are
+    not finite.
     """
     batch = -(-batch // mesh.size) * mesh.size
     place = by_example(mesh)
@@ -72,7 +76,7 @@ def embed_images(
     broken = np.flatnonzero(~np.isfinite(embeddings).all(1))
     if broken.size:
         raise InputError(
-            f"{broken.size} of {len(images)} embeddings at {resolution} px are not finite (first: image "
-            f"{broken[0]}): the model has diverged; choose another step"
+            f"{broken.size} of {len(images)} embeddings at {resolution} px are not finite (first: "
+            f"image {broken[0]}): the model has diverged; choose another step"
         )
     return embeddings

@@ -1,8 +1,9 @@
-"""Models to measure: a MODEL is `WORKDIR[@STEP]`, the folder of a training run and one of its steps."""
+"""Models to measure: a MODEL is `WORKDIR[@STEP]`, the folder of a training run and one of its
+steps.
+"""
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,17 +18,15 @@ from crfr.model.resnet import ResNet
 from crfr.train import sharding
 from crfr.train.checkpoint import Checkpoints
 from crfr.train.state import init_state
-
-CONFIG = "config.json"
-RUN = "run.json"
+from crfr.workdir import read_config, read_starts
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
     """A network with its variables, and what to call it in results.
 
-    model: the spec without the step.  step: finished updates.  fingerprint: a hash of the variables, which
-    tells a model from another one of the same name and step.
+    model: the spec without the step.  step: finished updates.  fingerprint: a hash of the
+    variables, which tells a model from another one of the same name and step.
     """
 
     model: str
@@ -47,25 +46,14 @@ def fingerprint(variables: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_config(workdir: Path) -> dict[str, Any]:
-    """The config of a training run; InputError where the folder is none."""
-    path = workdir / CONFIG
-    if not path.is_file():
-        raise InputError(f"{workdir}: no {CONFIG} there; give the --workdir of a training run")
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: line {error.lineno} is not JSON; the file is damaged") from error
-
-
 def load_encoder(
     spec: str,
     build: Callable[[dict[str, Any]], tuple[ResNet, optax.GradientTransformation]],
 ) -> Encoder:
     """Load `WORKDIR[@STEP]`, the latest step where none is given, in float32 and replicated.
 
-    `build` makes the network and the optimizer (whose state lies in the checkpoint too) from a config.
-    Raises InputError for a folder that is no training run and a step that is not there.
+    `build` makes the network and the optimizer (whose state lies in the checkpoint too) from a
+    config. Raises InputError for a folder that is no training run and a step that is not there.
     """
     folder, at, number = spec.partition("@")
     workdir = Path(folder)
@@ -79,11 +67,9 @@ def load_encoder(
             raise InputError(
                 f"{workdir}: no checkpoint of step {step}; there are {steps or 'none'}"
             )
-        run = json.loads((workdir / RUN).read_text())
+        classes = read_starts(workdir)[-1]["classes"]
         network, tx = build(config)
-        shapes = jax.eval_shape(
-            partial(init_state, network, run[-1]["classes"], tx), jax.random.key(0)
-        )
+        shapes = jax.eval_shape(partial(init_state, network, classes, tx), jax.random.key(0))
         whole = sharding.replicated(sharding.make_mesh())
         state = checkpoints.restore(step, shapes, jax.tree.map(lambda _: whole, shapes))
     variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}

@@ -1,4 +1,6 @@
-"""The sweep: every distinct image of a benchmark at every resolution once, verification, rows.jsonl."""
+"""The sweep: every distinct image of a benchmark at every resolution once, verification,
+rows.jsonl.
+"""
 
 import hashlib
 import json
@@ -45,7 +47,9 @@ def scenario_rows(
     same: np.ndarray,
     thresholds: str,
 ) -> list[dict[str, Any]]:
-    """The rows of one resolution; CR's figures are the means of CR_A's and CR_B's, its pairs those of one."""
+    """The rows of one resolution; CR's figures are the means of CR_A's and CR_B's, its pairs those
+    of one.
+    """
     figures = {name: verify_pairs(d, same, thresholds) for name, d in distances.items()}
     a, b = figures["CR_A"], figures["CR_B"]
     figures["CR"] = {name: (a[name] + b[name]) / 2 for name in a} | {"pairs": a["pairs"]}
@@ -78,10 +82,12 @@ def sweep(
     flip: bool = False,
     training: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure an encoder on a benchmark at each resolution (px); rows go to `out` as they are finished.
+    """Measure an encoder on a benchmark at each resolution (px); rows go to `out` as they are
+    finished.
 
-    The same call again goes on where it stopped.  `training` is what the report says of how the model was
-    trained.  Raises InputError where `out` holds the sweep of another model, benchmark or setting.
+    The same call again goes on where it stopped.  `training` is what the report says of how the
+    model was trained.  Raises InputError where `out` holds the sweep of another model, benchmark or
+    setting.
     """
     started = time.monotonic()
     common = {
@@ -165,6 +171,7 @@ def _open(out: Path, identity: dict[str, Any]) -> dict[str, Any]:
     for key, value in identity.items():
         if summary.get(key) != value:
             raise InputError(
-                f"{out}: holds a sweep with {key}={summary.get(key)!r}, not {value!r}; choose another --out"
+                f"{out}: holds a sweep with {key}={summary.get(key)!r}, not {value!r}; choose "
+                "another --out"
             )
     return summary

@@ -1,8 +1,8 @@
 """Verification accuracy by 10-fold cross-validated thresholds (paper section 3.4).
 
-Two images are called the same identity where their cosine distance d < t; accuracy is (TP + TN) / N (eq. 3,
-whose FN is a slip).  Folds are contiguous and unshuffled, as in LFW's protocol: the threshold that is best
-on nine folds is scored on the tenth.
+Two images are called the same identity where their cosine distance d < t; accuracy is (TP + TN) / N
+(eq. 3, whose FN is a slip).  Folds are contiguous and unshuffled, as in LFW's protocol: the
+threshold that is best on nine folds is scored on the tenth.
 """
 
 import numpy as np
@@ -11,14 +11,16 @@ from jaxtyping import Bool, Float, Float64, Int
 from crfr.errors import InputError, unknown
 
 FOLDS = 10
-# The peers' grids, as cosine distances.  InsightFace's is 0..4 by 0.01 on the squared L2 distance of unit
-# vectors, which is twice the cosine distance; Knoche's is 0..2 by 0.001 on the cosine distance itself.
+# The peers' grids, as cosine distances.  InsightFace's is 0..4 by 0.01 on the squared L2 distance
+# of unit vectors, which is twice the cosine distance; Knoche's is 0..2 by 0.001 on the cosine
+# distance itself.
 GRIDS = {"insightface": (np.arange(0, 4, 0.01), 2.0), "knoche": (np.arange(0, 2, 0.001), 1.0)}
 MODES = ("exact", *GRIDS)
 
 
 def exact_candidates(distance: Float64[np.ndarray, " p"]) -> Float64[np.ndarray, " t"]:
-    """Every threshold that matters, ascending: the midpoints of distinct distances, one below all, one above.
+    """Every threshold that matters, ascending: the midpoints of distinct distances, one below all,
+    one above.
 
     The outermost lie half a thousandth beyond the extremes.
     """
@@ -47,15 +49,17 @@ def kfold_accuracy(
     Args:
       distance: cosine distances [p], p >= 10.
       same: [p], whether a pair shows one identity.
-      thresholds: "exact" (every candidate from the nine training folds), or the grid of "insightface"
+      thresholds: "exact" (every candidate from the nine training folds), or the grid of
+      "insightface"
         (0..4 by 0.01, applied to twice the cosine distance) or "knoche" (0..2 by 0.001).
 
     Returns:
-      accuracy and standard deviation as fractions (the deviation is the population's), the mean of the
-      folds' thresholds as a cosine distance.  Of equally good thresholds the smallest is taken.
+      accuracy and standard deviation as fractions (the deviation is the population's), the mean of
+      the folds' thresholds as a cosine distance.  Of equally good thresholds the smallest is taken.
 
     Raises:
-      InputError: shapes that differ, fewer than 10 pairs, a distance that is not finite, an unknown mode.
+      InputError: shapes that differ, fewer than 10 pairs, a distance that is not finite, an unknown
+      mode.
     """
     if thresholds not in MODES:
         raise unknown("thresholds", thresholds, MODES)
@@ -63,7 +67,8 @@ def kfold_accuracy(
     same = np.asarray(same, bool)
     if distance.ndim != 1 or distance.shape != same.shape:
         raise InputError(
-            f"distances {list(distance.shape)} and labels {list(same.shape)}: give one a pair of each"
+            f"distances {list(distance.shape)} and labels {list(same.shape)}: give one of "
+            "each a pair"
         )
     if len(distance) < FOLDS:
         raise InputError(f"{len(distance)} pairs: {FOLDS} folds need at least {FOLDS}")

@@ -1,14 +1,14 @@
-"""From a batch of images to the embeddings of every branch: each device takes its share of the images.
+"""From a batch of images to the embeddings of every branch: each device takes its share of the
+images.
 
 The branches are one `jax.vmap` of shared weights.  The whole way from pixels to embeddings runs in
-`jax.shard_map`: under automatic sharding, a vmap over branches of a batch that is sharded inside it makes
-every device compute the whole batch, with the right loss and without an error.
+`jax.shard_map`: under automatic sharding, a vmap over branches of a batch that is sharded inside it
+makes every device compute the whole batch, with the right loss and without an error.
 """
 
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
@@ -25,8 +25,9 @@ Tree = Any  # a nested dict of arrays
 def group_span(batch: int, group: int, devices: int) -> int:
     """How many devices a BatchNorm group of `group` images spans (1: every group fits in a device).
 
-    `group` 0 means the whole global batch.  Raises InputError where the batch does not divide by the
-    devices, the group does not divide the batch, or group and device share do not divide one another.
+    `group` 0 means the whole global batch.  Raises InputError where the batch does not divide by
+    the devices, the group does not divide the batch, or group and device share do not divide one
+    another.
     """
     if batch % devices:
         raise InputError(
@@ -60,8 +61,9 @@ def embed_branches(
 ) -> tuple[Float[Array, "r b d"], Tree]:
     """Unit embeddings of every view of every image, and the new running statistics.
 
-    Every branch and every BatchNorm group of `group` consecutive images is a forward pass with statistics
-    of its own; the running statistics become the mean over groups and branches.  `dropout_keys` is [r b].
+    Every branch and every BatchNorm group of `group` consecutive images is a forward pass with
+    statistics of its own; the running statistics become the mean over groups and branches.
+    `dropout_keys` is [r b].
     """
 
     def forward(

@@ -1,4 +1,4 @@
-"""The loss of a step: cross-entropy of every branch plus the weighted distance of the low branches."""
+"""The loss of a step: cross-entropy of every branch, weighted distance of the low branches."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 def unit(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
-    """Scale to unit norm along the last axis; the zero vector stays zero, with a finite gradient."""
+    """Scale to unit norm along the last axis; the zero vector stays zero, its gradient finite."""
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
 
 
@@ -16,7 +16,8 @@ def cosine_distance(a: Float[Array, "*n d"], b: Float[Array, "*n d"]) -> Float[A
 
 
 def distance_terms(embeddings: Float[Array, "r b d"]) -> Float[Array, " low"]:
-    """L_dist of each low branch to branch 0, the mean over the batch (paper eq. 6); empty for one branch.
+    """L_dist of each low branch to branch 0, the mean over the batch (paper eq. 6); empty for one
+    branch.
 
     Embeddings are of unit norm; gradients flow through both branches.
     """
@@ -26,7 +27,9 @@ def distance_terms(embeddings: Float[Array, "r b d"]) -> Float[Array, " low"]:
 def cross_entropy(
     logits: Float[Array, "r b k"], label: Int[Array, " b"], real: Bool[Array, " k"]
 ) -> Float[Array, " r"]:
-    """Softmax cross-entropy of each branch, the mean over the batch; padded classes (not `real`) are out."""
+    """Softmax cross-entropy of each branch, the mean over the batch; padded classes (not `real`)
+    are out.
+    """
     logits = jnp.where(real, logits, -jnp.inf)
     target = jnp.where(label[:, None] == jnp.arange(logits.shape[-1]), logits, 0).sum(-1)
     return (jax.nn.logsumexp(logits, -1) - target).mean(1)
@@ -35,5 +38,5 @@ def cross_entropy(
 def total(
     cross_entropies: Float[Array, " r"], distances: Float[Array, " low"], distance_weight: float
 ) -> Float[Array, ""]:
-    """The sum over branches of CE plus the weighted sum over low branches of L_dist (paper eq. 7)."""
+    """The sum over branches of CE plus the weighted sum over low ones of L_dist (eq. 7)."""
     return cross_entropies.sum() + distance_weight * distances.sum()

@@ -31,7 +31,8 @@ def arcface_logits(
       cosine: [... k], cosines of unit embeddings and unit class centres.
       label: [...], ints in 0..k-1.
       scale, margin: s and m (radians, 0 <= m < pi).
-      gradient: "true", or "straight-through": InsightFace's, which gives the target logit the slope of the
+      gradient: "true", or "straight-through": InsightFace's, which gives the target logit the slope
+      of the
         plain cosine.
 
     Returns:
@@ -40,8 +41,8 @@ def arcface_logits(
     if gradient not in ("true", "straight-through"):
         raise unknown("gradient", gradient, ("true", "straight-through"))
     c = jnp.clip(cosine, -1.0, 1.0)
-    # The sine's slope is infinite at cos = +-1, which rounded products reach: below the resolution of
-    # 1 - cos^2 the sine counts as constant.  The inner where keeps sqrt's gradient finite there.
+    # The sine's slope is infinite at cos = +-1, which rounded products reach: below the resolution
+    # of 1 - cos^2 the sine counts as constant.  The inner where keeps sqrt's gradient finite there.
     floor = jnp.finfo(c.dtype).eps
     square = 1 - c * c
     smooth = square > floor
@@ -63,7 +64,7 @@ def cosface_logits(
     scale: float = 64.0,
     margin: float = 0.35,
 ) -> Float[Array, "*n k"]:
-    """CosFace logits: `s (cos(theta) - m)` at the label, `s cos(theta)` elsewhere (paper ref. 21)."""
+    """CosFace logits: `s (cos(theta) - m)` at the label, `s cos(theta)` elsewhere (ref. 21)."""
     return scale * _replace_target(cosine, label, cosine - margin)
 
 
@@ -76,7 +77,7 @@ def margin_logits(
     margin: float,
     gradient: str,
 ) -> Float[Array, "*n k"]:
-    """The logits of the margin called `name`; CosFace's gradient is the plain cosine's in any case."""
+    """The logits of the margin called `name`; CosFace has no other `gradient`."""
     if name == "arcface":
         return arcface_logits(cosine, label, scale=scale, margin=margin, gradient=gradient)
     if name == "cosface":

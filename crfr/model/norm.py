@@ -13,8 +13,8 @@ AXIS = (
 def group_mean(statistic: Float[Array, " c"], span: int) -> Float[Array, " c"]:
     """The mean of a statistic over the `span` neighbouring devices that hold one group.
 
-    Inside `jax.shard_map` over AXIS.  Collectives over groups of an axis do not exist there, so each group
-    fills its own row of a small array and one all-reduce serves all groups.
+    Inside `jax.shard_map` over AXIS.  Collectives over groups of an axis do not exist there, so
+    each group fills its own row of a small array and one all-reduce serves all groups.
     """
     if span == 1:
         return statistic
@@ -29,7 +29,8 @@ def group_mean(statistic: Float[Array, " c"], span: int) -> Float[Array, " c"]:
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last; statistics in float32 or wider.
 
-    epsilon, momentum: of the weight family (Keras 1.001e-5, torch and InsightFace 1e-5); momentum is the
+    epsilon, momentum: of the weight family (Keras 1.001e-5, torch and InsightFace 1e-5); momentum
+    is the
       share of the running statistic that is kept.  The running variance is the biased one.
     span: the number of devices a group of images spans; 1 keeps the statistics on the device.
     """

@@ -1,7 +1,8 @@
 """ResNets for 112 x 112 x 3 faces with an embedding head (paper section 3.1; ArcFace's option E).
 
-ResNet-50 in both published forms: v1 strides in a block's first 1x1 convolution (Keras' ImageNet weights),
-v1.5 in its 3x3 (torchvision's, timm's).  All padding is explicit and symmetric, as in both families.
+ResNet-50 in both published forms: v1 strides in a block's first 1x1 convolution (Keras' ImageNet
+weights), v1.5 in its 3x3 (torchvision's, timm's).  All padding is explicit and symmetric, as in
+both families.
 """
 
 import functools
@@ -61,8 +62,9 @@ def drop(x: Float[Array, "n h w c"], keys: Array, rate: float) -> Float[Array, "
 class ResNet(nn.Module):
     """Images [n h w 3], float RGB in 0..255 -> embeddings [n d], not yet of unit norm.
 
-    head: "E" is BN - dropout - flatten - dense - BN; "plain" is the paper's flatten - dropout - dense.
-    input_mean, input_std: a pixel enters as (x - mean) / std; they belong to the weight family.
+    head: "E" is BN - dropout - flatten - dense - BN; "plain" is the paper's flatten - dropout -
+    dense. input_mean, input_std: a pixel enters as (x - mean) / std; they belong to the weight
+    family.
     """
 
     stages: tuple[int, ...]
@@ -112,7 +114,7 @@ class ResNet(nn.Module):
         mean, std = (jnp.asarray(v, images.dtype) for v in (self.input_mean, self.input_std))
         x = ((images - mean) / std).astype(self.dtype)
         x = nn.relu(norm(name="norm_stem")(conv(self.width, 7, 2, "conv_stem")(x), train))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=[(1, 1), (1, 1)])
+        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
         for stage, blocks in enumerate(self.stages):
             for block in range(blocks):
                 x = Block(
@@ -126,7 +128,7 @@ class ResNet(nn.Module):
                 )(x, train)
         if self.head == "E":
             x = norm(name="norm_features")(x, train)
-        if train and self.dropout > 0:
+        if train and self.dropout > 0 and dropout_keys is not None:
             x = drop(x, dropout_keys, self.dropout)
         x = x.reshape(x.shape[0], -1)
         x = nn.Dense(
@@ -157,9 +159,11 @@ def build(
     dtype: str = "float32",
     param_dtype: str = "float32",
 ) -> ResNet:
-    """The network of a name ("resnet50", "resnet18", "tiny"); `width` overrides its first stage's channels.
+    """The network of a name ("resnet50", "resnet18", "tiny"); `width` overrides its first stage's
+    channels.
 
-    Raises InputError for a name, version ("v1", "v1.5"), head ("E", "plain") or dtype that is unknown.
+    Raises InputError for a name, version ("v1", "v1.5"), head ("E", "plain") or dtype that is
+    unknown.
     """
     if name not in ARCHITECTURES:
         raise unknown("model.name", name, ARCHITECTURES)

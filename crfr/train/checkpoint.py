@@ -14,8 +14,8 @@ FOLDER = "checkpoints"
 class Checkpoints:
     """The checkpoints of a work directory; a context manager that finishes pending saves.
 
-    A step's folder appears under its name only when the save is complete, so a killed or failed save leaves
-    the checkpoints before it as they were.
+    A step's folder appears under its name only when the save is complete, so a killed or failed
+    save leaves the checkpoints before it as they were.
     """
 
     def __init__(self, workdir: Path, keep: int | None = None, read_only: bool = False):
@@ -54,7 +54,9 @@ class Checkpoints:
         self._guard(self._manager.wait_until_finished)
 
     def restore(self, step: int, state: Any, sharding: Any) -> Any:
-        """The state saved at a step; `state` gives shapes and types, `sharding` the place of each leaf."""
+        """The state saved at a step; `state` gives shapes and types, `sharding` the place of each
+        leaf.
+        """
         target = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
             state,
@@ -64,8 +66,8 @@ class Checkpoints:
             return self._manager.restore(step, args=ocp.args.StandardRestore(target))
         except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
             raise InputError(
-                f"{self._folder / str(step)}: does not restore ({_first_line(error)}); use another step "
-                f"of {self.steps()}, or delete that folder to fall back to the one before"
+                f"{self._folder / str(step)}: does not restore ({_first_line(error)}); use another "
+                f"step of {self.steps()}, or delete that folder to fall back to the one before"
             ) from error
 
     def _guard(self, write: Any) -> None:
@@ -74,8 +76,8 @@ class Checkpoints:
         # Orbax and TensorStore report a full disk as OSError, ValueError or RuntimeError by turns
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(
-                f"{self._folder}: the checkpoint could not be saved ({_first_line(error)}); the ones before "
-                "it are whole: make room or rights there and run the same command again"
+                f"{self._folder}: the checkpoint could not be saved ({_first_line(error)}); those "
+                "before it are whole: make room or rights there and run the same command again"
             ) from error
 
 

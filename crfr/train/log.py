@@ -3,7 +3,6 @@
 import json
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +55,13 @@ class Log:
 
 
 def _tensorboard_writer(workdir: Path) -> Any:
-    writer: Callable[..., Any]
     try:
-        from tensorboardX import SummaryWriter as writer
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError(
             "run.tensorboard=True needs the extra: pip install 'crfr[tensorboard]'"
         ) from error
-    return writer(str(workdir / "tensorboard"))
+    return SummaryWriter(str(workdir / "tensorboard"))
 
 
 def duration(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """The only loop.  Step n means n finished updates.
 
-Each turn, in this order: read a batch, dispatch the update, write the scalars of an earlier step (they leave
-the device one step late, so that the device never waits for the log), save, verify.
+Each turn, in this order: read a batch, dispatch the update, write the scalars of an earlier step
+(they leave the device one step late, so that the device never waits for the log), save, verify.
 """
 
 import signal
@@ -43,9 +43,9 @@ def train(
 ) -> tuple[State, int]:
     """Train from step `start` to `total`; returns the state and the step reached.
 
-    `batch` is the global batch, `images` the size of the training set (for epochs), the three `..._every`
-    are in steps.  `verify(state)` returns the scalars of a verification row.  On SIGTERM or Ctrl-C the loop
-    saves after the update under way and returns early.
+    `batch` is the global batch, `images` the size of the training set (for epochs), the three
+    `..._every` are in steps.  `verify(state)` returns the scalars of a verification row.  On
+    SIGTERM or Ctrl-C the loop saves after the update under way and returns early.
     """
     place = by_example(mesh)
     pending: tuple[int, dict] | None = None
@@ -72,8 +72,8 @@ def train(
             row,
             f"step {step}/{total}  epoch {row['epoch']:.2f}  loss {values['loss']:.3f} (ce "
             f"{values['cross_entropy']:.3f}, distance {values['distance']:.4f})  accuracy "
-            f"{100 * values['accuracy']:.1f} %  lr {row['learning_rate']:.2g}  {rate:.0f} images/s  "
-            f"left {duration((total - step) * batch / max(rate, 1e-9))}",
+            f"{100 * values['accuracy']:.1f} %  lr {row['learning_rate']:.2g}  {rate:.0f} "
+            f"images/s  left {duration((total - step) * batch / max(rate, 1e-9))}",
         )
 
     previous = {s: signal.signal(s, lambda s, _: asked.append(s)) for s in _stoppable()}
@@ -107,7 +107,8 @@ def train(
                 mark += time.monotonic() - before  # verification does not count against images/s
             if stop:
                 print(
-                    f"stopped by signal {asked[0]}: saved step {step}; run the same command to go on"
+                    f"stopped by signal {asked[0]}: saved step {step}; "
+                    "run the same command to go on"
                 )
                 break
     finally:

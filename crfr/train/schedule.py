@@ -13,7 +13,9 @@ def steps_of(epochs: float, images: int, batch: int) -> int:
 
 
 def due(step: int, every: int, total: int) -> bool:
-    """Whether what happens every `every` steps, and after the last, happens after this one; 0 is never."""
+    """Whether what happens every `every` steps, and after the last, happens after this one; 0 is
+    never.
+    """
     return every > 0 and (step % every == 0 or step == total)
 
 
@@ -22,8 +24,9 @@ def learning_rate(
 ) -> optax.Schedule:
     """The learning rate of each update.
 
-    "steps": `base`, multiplied by `factor` after each step of `drops` (the paper: 0.1 after epochs 9 and
-    13).  "cosine": `base` to 0 over `total` steps.  Both rise linearly over the first `warmup` steps.
+    "steps": `base`, multiplied by `factor` after each step of `drops` (the paper: 0.1 after epochs
+    9 and 13).  "cosine": `base` to 0 over `total` steps.  Both rise linearly over the first
+    `warmup` steps.
     """
     if warmup >= total:
         raise InputError(f"schedule.warmup_epochs covers {warmup} of {total} steps: give less")

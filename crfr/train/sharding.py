@@ -1,4 +1,4 @@
-"""The mesh and what lies where on it: one axis, examples in the backbone and classes in the head."""
+"""The mesh and what lies where on it: one axis, examples in the backbone, classes in the head."""
 
 from typing import Any
 
@@ -27,8 +27,8 @@ def by_example(mesh: Mesh) -> NamedSharding:
 def state_sharding(state: Any, mesh: Mesh) -> Any:
     """The sharding of every leaf: class matrices (and their momenta) by class, all else replicated.
 
-    `state` is a State of arrays or of shapes.  Where the devices do not divide the padded classes, the
-    class matrix is replicated: every device then computes all logits of the head.
+    `state` is a State of arrays or of shapes.  Where the devices do not divide the padded classes,
+    the class matrix is replicated: every device then computes all logits of the head.
     """
 
     def place(path: tuple, leaf: Any) -> NamedSharding:

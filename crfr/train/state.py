@@ -12,8 +12,8 @@ from crfr.errors import unknown
 from crfr.model.resnet import ResNet
 from crfr.views.degrade import SIDE
 
-# Rows of the class matrix are padded to a multiple of this, whatever the devices, so that a checkpoint fits
-# any number of devices that divides it.
+# Rows of the class matrix are padded to a multiple of this, whatever the devices, so that a
+# checkpoint fits any number of devices that divides it.
 CLASS_MULTIPLE = 128
 
 
@@ -48,7 +48,9 @@ def init_state(
 
 
 def decay_mask(params: Any, norm_and_bias: bool) -> Any:
-    """True where weight decay applies: kernels and the class matrix; BatchNorm and biases on request."""
+    """True where weight decay applies: kernels and the class matrix; BatchNorm and biases on
+    request.
+    """
 
     def decays(path: tuple, _: Array) -> bool:
         return norm_and_bias or path[-1].key in ("kernel", "classes")

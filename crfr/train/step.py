@@ -1,4 +1,6 @@
-"""One update: views, branches, margin softmax, distance, gradient, optimizer — compiled as one function."""
+"""One update: views, branches, margin softmax, distance, gradient, optimizer — compiled as one
+function.
+"""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -16,7 +18,7 @@ from crfr.model.margin import margin_logits
 from crfr.model.norm import AXIS
 from crfr.model.resnet import ResNet
 from crfr.train.sharding import by_example, replicated, state_sharding
-from crfr.train.state import State, padded_classes
+from crfr.train.state import State
 from crfr.views.augment import Augmentation, draw, view_bank
 from crfr.views.methods import Method, draw_resolutions
 
@@ -115,8 +117,8 @@ def compile_update(
 ) -> tuple[Update, tuple[Array, Array]]:
     """(jitted update, constants): call it as `update(state, images, label, *constants)`.
 
-    The constants are the run's key and view matrices, on the devices; the old state is donated.  `state`
-    (arrays or shapes) tells the sharding; `settings` are the other keywords of `update`.
+    The constants are the run's key and view matrices, on the devices; the old state is donated.
+    `state` (arrays or shapes) tells the sharding; `settings` are the other keywords of `update`.
     """
     matrices = view_bank(method.resolutions, augmentation.crop)
     constants = jax.device_put((jax.random.key(seed), matrices), replicated(mesh))

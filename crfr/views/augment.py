@@ -1,9 +1,10 @@
-"""Training views of a batch: crop, flip, colour, degradation and clip, in this order, on the device.
+"""Training views of a batch: crop, flip, colour, degradation and clip, in this order, on the
+device.
 
-Crop and flip are linear and separable as the degradation is, so one gathered matrix an axis does all three
-at once.  Brightness and saturation are affine in a pixel's channels and the matrices' rows sum to 1, so
-colour commutes with resizing and is computed after the products, before the one clip.  All views of an
-image share its crop, flip and colour.
+Crop and flip are linear and separable as the degradation is, so one gathered matrix an axis does
+all three at once.  Brightness and saturation are affine in a pixel's channels and the matrices'
+rows sum to 1, so colour commutes with resizing and is computed after the products, before the one
+clip.  All views of an image share its crop, flip and colour.
 """
 
 import dataclasses
@@ -22,9 +23,11 @@ LUMA = (0.299, 0.587, 0.114)  # Rec. 601, RGB
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the random variation (paper section 3.1 names the kinds and leaves the ranges open).
+    """Ranges of the random variation (paper section 3.1 names the kinds and leaves the ranges
+    open).
 
-    crop: side in px of the grid the image is resized to before a box of 112 is cut from it at a random
+    crop: side in px of the grid the image is resized to before a box of 112 is cut from it at a
+    random
       offset; 112 means no crop.
     flip: left-right flip with probability 1/2.
     brightness: largest shift, as a fraction of the range 0..255.
@@ -72,7 +75,8 @@ def draw(augmentation: Augmentation, key: Array, batch: int) -> Draws:
 def view_bank(resolutions: tuple[int, ...], crop: int) -> Float32[np.ndarray, "s o h w"]:
     """The matrix `M_r C_o` for each resolution and crop offset: crop at o, then degrade to r.
 
-    C_o [112 112] is the part of the resize to the crop grid that a box at offset o keeps: no padding.
+    C_o [112 112] is the part of the resize to the crop grid that a box at offset o keeps: no
+    padding.
     """
     degradations = bank()[0][np.asarray(resolutions) - 1].astype(np.float64)
     grid = resize_matrix(SIDE, crop)

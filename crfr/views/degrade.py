@@ -1,11 +1,12 @@
 """Degradation of an image to a resolution r: down to r x r, up again to its own size (paper eq. 1).
 
 Resizing is linear and separable, so down-then-up at r is `M_r X M_r^T` for each channel X, with
-`M_r = U_r D_r`.  The bank holds one matrix a resolution, computed once in NumPy float64; a batch gathers
-one matrix an image.  Every image has its own resolution under static shapes and without recompilation.
+`M_r = U_r D_r`.  The bank holds one matrix a resolution, computed once in NumPy float64; a batch
+gathers one matrix an image.  Every image has its own resolution under static shapes and without
+recompilation.
 
-The kernels are those of `jax.image.resize(..., antialias=True)`: half-pixel centres, the kernel widened
-by the scale when it shrinks, weights renormalised at the borders.
+The kernels are those of `jax.image.resize(..., antialias=True)`: half-pixel centres, the kernel
+widened by the scale when it shrinks, weights renormalised at the borders.
 """
 
 import functools
@@ -19,8 +20,8 @@ from crfr.errors import InputError, unknown
 
 SIDE = 112  # px, the side of an aligned face and of the network's input (paper section 3.2)
 
-# What a variant of the degradation does: its kernel, whether the small image is rounded to uint8 as saving
-# it would, whether the result is clipped to the pixel range as the authors' code does.
+# What a variant of the degradation does: its kernel, whether the small image is rounded to uint8 as
+# saving it would, whether the result is clipped to the pixel range as the authors' code does.
 VARIANTS = {
     "bicubic": ("cubic", False, True),
     "bilinear": ("linear", False, True),
@@ -43,10 +44,11 @@ def _linear(x: np.ndarray) -> np.ndarray:
 
 
 def resize_matrix(size_in: int, size_out: int, kernel: str = "cubic") -> Float64[np.ndarray, "o i"]:
-    """The matrix that resizes a line of `size_in` samples to `size_out`, antialiased when it shrinks.
+    """The matrix that resizes a line of `size_in` samples to `size_out`, antialiased when it
+    shrinks.
 
-    `kernel` is "cubic", "linear" or "box" (each output the exact mean of the input it covers; where it
-    grows, overlapping pixels in proportion).  Rows sum to 1.
+    `kernel` is "cubic", "linear" or "box" (each output the exact mean of the input it covers; where
+    it grows, overlapping pixels in proportion).  Rows sum to 1.
     """
     scale = size_in / size_out  # input samples an output sample
     centre_out = (np.arange(size_out)[:, None] + 0.5) * scale
@@ -102,7 +104,9 @@ def sandwich(
     columns: Float[Array, "n p w"],
     precision: str,
 ) -> Float[Array, "n o p c"]:
-    """`rows X columns^T` for each image and channel: a separable linear map, as two batched products."""
+    """`rows X columns^T` for each image and channel: a separable linear map, as two batched
+    products.
+    """
     images = jnp.einsum("noh,nhwc->nowc", rows, images, precision=precision)
     return jnp.einsum("npw,nowc->nopc", columns, images, precision=precision)
 
@@ -115,8 +119,8 @@ def apply_degradation(
 ) -> Float[Array, "n h w c"]:
     """`degrade` for use inside a compiled function: float images in 0..255, resolutions unchecked.
 
-    `precision` is that of the float32 products: a GPU's default is lower than float32 and would cost
-    tenths of a grey level, so evaluation asks for "highest".
+    `precision` is that of the float32 products: a GPU's default is lower than float32 and would
+    cost tenths of a grey level, so evaluation asks for "highest".
     """
     kernel, quantize, clip = VARIANTS[variant]
     both, down, up = (jnp.asarray(m) for m in bank(kernel, images.shape[1]))
@@ -139,16 +143,19 @@ def degrade(
 
     Args:
       images: [n h w c], square (h = w), uint8 or float, in 0..255.
-      resolutions: the side in px of the down-sampled image, an int or ints [n], in 1..h; h leaves the
+      resolutions: the side in px of the down-sampled image, an int or ints [n], in 1..h; h leaves
+      the
         image as it is.
-      variant: "bicubic" (antialiased, the paper's), "bilinear", "area", "quantize" (bicubic, the small
+      variant: "bicubic" (antialiased, the paper's), "bilinear", "area", "quantize" (bicubic, the
+      small
         image rounded to uint8) or "noclip" (bicubic, over- and undershoot kept).
 
     Returns:
       float32 [n h w c] in 0..255.
 
     Raises:
-      InputError: images that are not square or not [n h w c], a resolution outside 1..h, a number of
+      InputError: images that are not square or not [n h w c], a resolution outside 1..h, a number
+      of
         resolutions that is not n, an unknown variant.
     """
     shape = np.shape(images)
@@ -163,7 +170,7 @@ def degrade(
         raise InputError(f"resolutions of type {resolutions.dtype}: give integers, the side in px")
     if resolutions.shape not in {(), (shape[0],)}:
         raise InputError(
-            f"{list(resolutions.shape)} resolutions for {shape[0]} images: give one, or one an image"
+            f"{list(resolutions.shape)} resolutions for {shape[0]} images: give one, or one each"
         )
     check_resolutions(resolutions, side=shape[1])
     resolutions = np.broadcast_to(resolutions, shape[:1]).astype(np.int32)

@@ -1,4 +1,4 @@
-"""The paper's methods (sections 5 and 6.2): which views of an image a network sees, and the loss weights.
+"""The paper's methods (sections 5, 6.2): which views of an image a network sees, the loss weights.
 
 | method   | views of each image                              | loss                               |
 |----------|--------------------------------------------------|------------------------------------|
@@ -27,10 +27,11 @@ LOW = (7, 14, 28, 56)  # px, the low resolutions of multi-resolution training (s
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """One method: a view is the tuple of resolutions (px) that it draws from, with equal probability.
+    """One method: a view is the tuple of resolutions (px) that it draws from, with equal
+    probability.
 
-    `halves`: instead of drawing each image's resolution on its own, every resolution of the view gets the
-    same share of the batch, at random places (BT-r's half and half).
+    `halves`: instead of drawing each image's resolution on its own, every resolution of the view
+    gets the same share of the batch, at random places (BT-r's half and half).
     `distance_weight`: the factor of each low branch's L_dist (eq. 7); 0 where there is one branch.
     """
 
@@ -75,8 +76,8 @@ def parse_method(name: str) -> Method:
 def draw_resolutions(method: Method, key: Array, batch: int) -> Int[Array, "r b"]:
     """Draw each view's resolution for each image, as an index into `method.resolutions`.
 
-    For use inside a compiled function; `batch` is the size of the global batch, so that the draw does not
-    depend on the number of devices.
+    For use inside a compiled function; `batch` is the size of the global batch, so that the draw
+    does not depend on the number of devices.
     """
     drawn = []
     for view, view_key in zip(method.views, jax.random.split(key, len(method.views)), strict=True):

@@ -1,0 +1,1 @@
+"""Speed of the very functions that train and sweep, timed."""

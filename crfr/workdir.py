@@ -1,0 +1,80 @@
+"""The work directory of a run: its config and its starts (docs/architecture.md, Files)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from crfr import environment
+from crfr.errors import InputError
+
+CONFIG, RUN = "config.json", "run.json"
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """The config of a training run; InputError where the folder is none."""
+    return _read(workdir, CONFIG)
+
+
+def read_starts(workdir: Path) -> list[dict[str, Any]]:
+    """The starts of a training run, the latest last; InputError where the folder is none."""
+    return _read(workdir, RUN)
+
+
+def _read(workdir: Path, name: str) -> Any:
+    path = workdir / name
+    if not path.is_file():
+        raise InputError(f"{workdir}: no {name} there; give the --workdir of a training run")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); the file is damaged") from error
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for name, value in values.items():
+        inner = isinstance(value, dict)
+        found |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return found
+
+
+def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
+    """Make the work directory, or check that its run has this config; keys under `run` may differ.
+
+    `config` is nested, of JSON values.  Raises InputError naming the differing keys, or where the
+    folder cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if (workdir / CONFIG).exists():
+            before, now = _flat(read_config(workdir)), _flat(config)
+            differing = [
+                f"{key} (was {before.get(key)!r}, now {now.get(key)!r})"
+                for key in sorted({*before, *now})
+                if before.get(key) != now.get(key) and not key.startswith("run.")
+            ]
+            if differing:
+                raise InputError(
+                    f"{workdir}: its run has another config: {', '.join(differing)}; go on with "
+                    "the old values or choose another --workdir"
+                )
+        environment.write_json(workdir / CONFIG, config)
+    except OSError as error:
+        raise InputError(
+            f"--workdir={workdir}: {error.strerror}; choose a folder that can be written"
+        ) from error
+
+
+def record_start(workdir: Path, **facts: Any) -> None:
+    """Add a start to run.json: when, by which command, commit and versions, and `facts`."""
+    starts = read_starts(workdir) if (workdir / RUN).exists() else []
+    starts.append(
+        {
+            "started": environment.now(),
+            "command": environment.command(),
+            "commit": environment.commit(),
+            "versions": environment.versions(),
+            **facts,
+        }
+    )
+    environment.write_json(workdir / RUN, starts)

@@ -1,0 +1,81 @@
+"""The shape of the package: one arrow, small modules, no JAX where none is needed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "crfr"
+STAGES = ["data", "views", "model", "train", "evaluate", "report"]
+BASE = {"errors", "environment", "workdir"}  # below all stages
+ENTRY = {"main", "commands", "recipe", "quickstart", "bench", "__init__"}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "crfr":
+                yield from (f"crfr.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def part(module):
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_stage_imports_only_from_stages_before_it(path):
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if own in ENTRY:
+        return
+    allowed = set(BASE)
+    if own in STAGES:
+        allowed |= set(STAGES[: STAGES.index(own) + 1])
+    found = {part(m) for m in imports(path) if m.startswith("crfr.")}
+    assert found <= allowed, f"{own} imports {found - allowed}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_modules_are_short_and_named_for_what_they_hold(path):
+    assert len(path.read_text().splitlines()) <= 250
+    assert path.stem not in {"utils", "helpers", "common", "misc"}
+
+
+def test_flax_and_orbax_are_imported_where_they_belong():
+    flax = {p.relative_to(PACKAGE).parts[:2] for p in MODULES if any(m.split(".")[0] == "flax" for m in imports(p))}  # fmt: skip  # noqa: E501
+    assert all(place[0] == "model" or place == ("train", "state.py") for place in flax)
+    orbax = [p.name for p in MODULES if any(m.split(".")[0] == "orbax" for m in imports(p))]
+    assert orbax == ["checkpoint.py"]
+
+
+def test_the_map_in_the_docs_names_every_module():
+    text = (ROOT / "docs/architecture.md").read_text()
+    for path in MODULES:
+        if path.stem != "__init__":
+            assert f"`{path.stem}`" in text, f"docs/architecture.md does not name {path}"
+
+
+@pytest.mark.parametrize(
+    "module", ["crfr", "crfr.main", "crfr.report.page", "crfr.data.benchmarks"]
+)
+def test_importing_costs_no_jax(module):
+    code = f"import sys, {module}; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_public_names():
+    import crfr
+
+    assert set(crfr.__all__) <= set(dir(crfr))
+    for name in crfr.__all__:
+        assert callable(getattr(crfr, name))
+    with pytest.raises(AttributeError, match="no attribute 'degrad'"):
+        crfr.degrad  # noqa: B018

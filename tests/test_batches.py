@@ -1,0 +1,76 @@
+"""The stream: a pure function of seed and step, the same for any number of processes."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from crfr.data.batches import train_batches
+from crfr.errors import InputError
+
+
+class Numbered:
+    """A source whose label is the index, 26 images, so that batches of 4 cross epoch ends."""
+
+    classes = 26
+
+    def __init__(self, size=112):
+        self.size = size
+
+    def __len__(self):
+        return 26
+
+    def __getitem__(self, index):
+        return {"image": np.full((self.size, self.size, 3), index, np.uint8), "label": int(index)}
+
+    def where(self, index):
+        return f"numbered, item {index}"
+
+
+def labels(steps, batch=4, **settings):
+    stream = train_batches(Numbered(), batch=batch, threads=2, **{"seed": 1, **settings})
+    return np.stack([b["label"] for b in itertools.islice(stream, steps)])
+
+
+def test_an_epoch_is_a_permutation_and_no_tail_is_lost():
+    seen = labels(26).ravel()  # four epochs
+    epochs = seen.reshape(4, 26)
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(26))
+    assert (epochs[0] != epochs[1]).any()
+
+
+def test_examples_keep_their_images_and_types():
+    example = next(train_batches(Numbered(), batch=4, seed=1))
+    assert example["image"].shape == (4, 112, 112, 3)
+    assert example["image"].dtype == np.uint8
+    assert example["label"].dtype == np.int32
+    np.testing.assert_array_equal(example["image"][:, 5, 7, 1], example["label"])
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_global_batches_do_not_depend_on_the_number_of_processes(processes):
+    whole = labels(7)
+    parts = [labels(7, process=p, processes=processes) for p in range(processes)]
+    for step in range(7):
+        together = np.concatenate([part[step] for part in parts])
+        np.testing.assert_array_equal(np.sort(together), np.sort(whole[step]))
+
+
+@pytest.mark.parametrize("start", [1, 6, 9])
+def test_a_resumed_stream_goes_on_where_it_stopped(start):
+    np.testing.assert_array_equal(labels(5, start=start), labels(5 + start)[start:])
+
+
+def test_the_seed_decides():
+    np.testing.assert_array_equal(labels(5), labels(5))
+    assert (labels(5) != labels(5, seed=2)).any()
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(InputError, match="26 images are less than a batch of 27"):
+        train_batches(Numbered(), batch=27, seed=0)
+    with pytest.raises(InputError, match="batch 4 does not divide by 3 processes"):
+        train_batches(Numbered(), batch=4, seed=0, processes=3)
+    with pytest.raises(InputError, match=r"numbered, item .* 96x96"):
+        next(train_batches(Numbered(96), batch=4, seed=0))

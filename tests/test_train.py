@@ -1,0 +1,240 @@
+"""The loop as a user runs it: resume, refusals, failing disks, signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from crfr import commands
+from crfr.data.faces import Faces
+from crfr.errors import InputError
+from crfr.evaluate.encoders import load_encoder
+from crfr.recipe import recipe, shrink
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
+@pytest.fixture(scope="module")
+def source():
+    return Faces(identities=8, images=6)  # 48 images: 3 steps an epoch of 16
+
+
+def small(method="st-m1", **changes) -> ConfigDict:
+    config = shrink(recipe())
+    config.method = method
+    config.update(
+        {
+            "batch": 16,
+            "epochs": 2,
+            "model": {"embedding": 16, "width": 4, "bn_group": 16},
+            "schedule": {"warmup_epochs": 0.0},
+            "run": {"log_every": 1, "save_every": 1.0, "benchmark": "", "threads": 2},
+        }
+    )
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(workdir):
+    return load_encoder(str(workdir), commands.build_for_evaluation)
+
+
+def interrupted_after(config, workdir, source, step):
+    """A run that a signal stops after `step` steps, by asking from inside the log."""
+    from crfr.train import log
+
+    write = log.Log.write
+
+    def write_and_ask(self, row, line):
+        write(self, row, line)
+        if row["step"] == step - 1:  # the scalars come one step late
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log.Log, "write", write_and_ask)
+        return commands.train(config, workdir, source=source)
+
+
+def test_six_steps_equal_three_and_a_resume_and_three_bit_for_bit(tmp_path, source, capsys):
+    config = small()
+    assert commands.train(config, tmp_path / "whole", source=source) == 6
+    assert interrupted_after(config, tmp_path / "parts", source, 2) == 2
+    assert "run the same command to go on" in capsys.readouterr().out
+    assert commands.train(config, tmp_path / "parts", source=source) == 6
+    assert "goes on from step 2 of 6" in capsys.readouterr().out
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    jax.tree.map(np.testing.assert_array_equal, whole.variables, parts.variables)
+    assert whole.fingerprint == parts.fingerprint
+    measured = ("step", "epoch", "loss", "cross_entropy", "distance", "accuracy", "learning_rate")
+    assert [[r[k] for k in measured] for r in rows(tmp_path / "whole")] == [
+        [r[k] for k in measured] for r in rows(tmp_path / "parts")
+    ]
+    starts = json.loads((tmp_path / "parts/run.json").read_text())
+    assert [s["step"] for s in starts] == [0, 2]
+    assert starts[0]["images"] == 48
+    assert starts[0]["classes"] == 8
+    assert starts[0]["versions"]["jax"] == jax.__version__
+    # a finished run is left alone
+    assert commands.train(config, tmp_path / "whole", source=source) == 6
+    assert "finished at step 6" in capsys.readouterr().out
+    assert len(rows(tmp_path / "whole")) == 6
+
+
+def test_metrics_verification_and_retention(tmp_path, source):
+    config = small("baseline", **{"run.keep": 1, "run.verify_every": 1.0})
+    config.run.benchmark = "faces:identities=4,images=4"
+    commands.train(config, tmp_path / "run", source=source)
+    assert os.listdir(tmp_path / "run/checkpoints") == ["6"]
+    found = rows(tmp_path / "run")
+    training = [r for r in found if "loss" in r]
+    verification = [r for r in found if "verification_accuracy" in r]
+    assert [r["step"] for r in training] == [1, 2, 3, 4, 5, 6]
+    assert [r["step"] for r in verification] == [3, 6]
+    assert verification[0]["benchmark"] == "faces"
+    assert training[2]["epoch"] == 1.0
+    assert all(r["distance"] == 0 for r in training)
+    seconds = [r["seconds"] for r in found]
+    assert seconds == sorted(seconds)
+    saved = json.loads((tmp_path / "run/config.json").read_text())
+    assert saved["method"] == "baseline"
+
+
+def test_a_resume_drops_the_lines_after_the_checkpoint(tmp_path, source):
+    config = small("baseline", epochs=1)
+    commands.train(config, tmp_path / "run", source=source)
+    path = tmp_path / "run/metrics.jsonl"
+    last = rows(tmp_path / "run")[-1]
+    # as a kill between a save and the next one leaves it, with a torn last line
+    path.write_text(path.read_text() + json.dumps({**last, "step": 4}) + '\n{"step": 5, "lo')
+    from crfr.train.log import Log
+
+    with Log(tmp_path / "run", 3) as log:
+        log.write({"step": 4, "loss": 1.0}, "step 4")
+    assert [r["step"] for r in rows(tmp_path / "run")] == [1, 2, 3, 4]
+    assert rows(tmp_path / "run")[-1]["seconds"] >= last["seconds"]
+
+
+def test_a_contradicting_config_is_refused_with_the_keys_named(tmp_path, source):
+    commands.train(small("baseline", epochs=1), tmp_path / "run", source=source)
+    other = small("baseline", epochs=2, **{"margin.scale": 32.0, "run.log_every": 7})
+    with pytest.raises(InputError, match=r"epochs \(was 1, now 2\), margin.scale") as refusal:
+        commands.train(other, tmp_path / "run", source=source)
+    assert "run.log_every" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 64}, "48 images are less than a batch of 64"),
+        ({"model.bn_group": 5}, "bn_group=5 does not divide"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"augment.crop": 90}, "augment.crop=90"),
+        ({"margin.name": "arc"}, "unknown margin.name"),
+        ({"optimizer.name": "lion"}, "unknown optimizer.name"),
+        ({"schedule.kind": "linear"}, "unknown schedule.kind"),
+        ({"data": "/no/such/train.rec"}, "no such file"),
+    ],
+)
+def test_bad_configs_are_refused(tmp_path, source, changes, message):
+    config = small("baseline", **changes)
+    given = None if "data" in changes else source
+    with pytest.raises(InputError, match=message):
+        commands.train(config, tmp_path / "run", source=given)
+
+
+def test_a_diverged_run_stops_with_the_step_named(tmp_path, source):
+    config = small("baseline", **{"schedule.learning_rate": 1e30, "schedule.kind": "steps"})
+    config.schedule.drops = ()
+    with pytest.raises(InputError, match=r"cross_entropy is nan at step \d: training has"):
+        commands.train(config, tmp_path / "run", source=source)
+
+
+def test_an_unwritable_workdir_is_refused(tmp_path, source):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"--workdir=.*Not a directory"):
+        commands.train(small(), tmp_path / "file" / "run", source=source)
+
+
+TRAIN = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import test_train
+from crfr import commands
+from crfr.data.faces import Faces
+from crfr.errors import InputError
+limit = int(sys.argv[3])
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    commands.train(test_train.small("baseline", epochs=3), Path(sys.argv[1]),
+                   source=Faces(identities=8, images=6))
+except InputError as error:
+    sys.exit(f"crfr: {error}")
+"""
+
+
+def run_apart(workdir, limit=0, stop=None):
+    """Train in a process of its own; `stop` = (start of a line, signal) ends it when that is printed.
+
+    Returns its exit code and output.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    command = [sys.executable, "-c", TRAIN, str(workdir), str(ROOT / "tests"), str(limit)]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        output = ""
+        for line in process.stdout:
+            output += line
+            if stop and line.startswith(stop[0]):
+                process.send_signal(stop[1])
+                stop = None
+    return process.returncode, output
+
+
+def saved(workdir):
+    return sorted(int(name) for name in os.listdir(workdir / "checkpoints") if name.isdigit())
+
+
+def test_a_save_that_fails_leaves_the_checkpoint_before_it(tmp_path):
+    """A limit on the size of files stands in for a full disk: writing fails inside a save."""
+    workdir = tmp_path / "run"
+    code, output = run_apart(workdir, stop=("step 4/9", signal.SIGTERM))
+    assert code == 0, output
+    assert "saved step" in output
+    steps, before = saved(workdir), weights(workdir)
+
+    code, output = run_apart(workdir, limit=20_000)
+    assert code == 1, output
+    assert "could not be saved" in output
+    assert "those before it are whole" in output
+    assert saved(workdir) == steps
+    assert weights(workdir).fingerprint == before.fingerprint
+
+    code, output = run_apart(workdir)
+    assert code == 0, output
+    assert weights(workdir).step == 9
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
+    code, output = run_apart(tmp_path / "run", stop=("step 5/9", signal.SIGKILL))
+    assert code == -signal.SIGKILL, output
+    code, output = run_apart(tmp_path / "run")
+    assert code == 0, output
+    assert "goes on from step" in output
+    code, output = run_apart(tmp_path / "whole")
+    assert code == 0, output
+    assert weights(tmp_path / "run").fingerprint == weights(tmp_path / "whole").fingerprint
