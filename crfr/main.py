@@ -87,7 +87,11 @@ def _parse_config(command: str, arguments: list[str], define: Callable[[Flags], 
 
     def define_all(values: Flags) -> None:
         config_flags.DEFINE_config_file(
-            "config", None, "FILE.py[:ARGUMENTS]; --config.KEY=VALUE.", flag_values=values
+            "config",
+            None,
+            "FILE.py[:ARGUMENTS]; --config.KEY=VALUE.",
+            flag_values=values,
+            sys_argv=["crfr", *resolved],  # where it looks for the --config.KEY=VALUE
         )
         define(values)
 

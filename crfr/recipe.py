@@ -20,7 +20,7 @@ def recipe() -> Config:
             "seed": 0,
             "data": "faces",  # a source spec
             "batch": 128,  # images a step, over all devices
-            "epochs": 16,
+            "epochs": 16.0,
             "distance_weight": config_dict.placeholder(float),  # unset: the method's (25 or 3)
             "model": {
                 "name": "resnet50",  # resnet50, resnet18, tiny
@@ -81,7 +81,7 @@ def shrink(config: Config) -> Config:
     config.update(
         {
             "batch": 64,
-            "epochs": 12,
+            "epochs": 12.0,
             "model": {"name": "tiny", "dtype": "float32", "dropout": 0.2, "bn_group": 64},
             "margin": {"scale": 16.0, "margin": 0.3},
             "augment": {"brightness": 0.1, "saturation": 0.2},

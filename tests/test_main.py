@@ -1,0 +1,170 @@
+"""The command line: every config from train to report, the README's commands, the errors."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crfr import commands, main
+from crfr.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "--config.data=faces:identities=8,images=4",
+    "--config.run.benchmark=faces:identities=5,images=4",
+    "--config.batch=16",
+    "--config.model.bn_group=16",
+    "--config.model.width=4",
+    "--config.epochs=1",
+    "--config.schedule.warmup_epochs=0.5",
+]
+
+
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize(
+    ("config", "method"),
+    [
+        ("baseline.py:quick", "baseline"),
+        ("bt.py:r=9,quick", "bt-9"),
+        ("bt_m.py:quick", "bt-m"),
+        ("st.py:quick,r=14", "st-14"),
+        ("st_m1.py:quick", "st-m1"),
+        ("st_m2.py:quick", "st-m2"),
+    ],
+)
+def test_every_config_from_train_to_report(config, method, tmp_path):
+    run, swept, page = tmp_path / "run", tmp_path / "sweep", tmp_path / "report.html"
+    main.run(["train", f"--config=configs/{config}", f"--workdir={run}", *SMALL])
+    main.run(["sweep", f"--model={run}", "--benchmark=faces:identities=5,images=4",
+              "--resolutions=7,112", f"--out={swept}"])  # fmt: skip
+    main.run(["report", f"--sweep={swept}", f"--out={page}"])
+    rows = [json.loads(line) for line in (swept / "rows.jsonl").read_text().splitlines()]
+    assert {row["method"] for row in rows} == {method}
+    assert {(row["resolution"], row["scenario"]) for row in rows} == {
+        (r, s) for r in (7, 112) for s in ("CR", "CR_A", "CR_B", "ER")
+    }
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["step"] == 2
+    distance = [row["distance"] for row in metrics if "loss" in row]
+    assert all(d > 0 for d in distance) if method.startswith("st") else not any(distance)
+    assert "</html>" in page.read_text()
+
+
+def test_config_files_are_short_and_tell_their_command():
+    for path in (ROOT / "configs").glob("*.py"):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 90
+        assert f"crfr train --config=configs/{path.stem}.py" in text
+
+
+def documented_commands():
+    found = []
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for block in re.findall(r"```(?:bash|sh)\n(.*?)```", document.read_text(), re.S):
+            for line in block.replace("\\\n", " ").splitlines():
+                if line.startswith("crfr "):
+                    found.append(pytest.param(line, id=f"{document.name}: {line[:60]}"))
+    return found
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_documented_commands_parse(line, monkeypatch):
+    """By the real parser, up to the function that would do the work."""
+    import crfr.bench.step
+    import crfr.quickstart
+    import crfr.report.page
+
+    called = []
+    for module, name in [
+        (commands, "train"),
+        (commands, "sweep"),
+        (crfr.report.page, "write_report"),
+        (crfr.quickstart, "quickstart"),
+        (crfr.bench.step, "bench_step"),
+    ]:
+        monkeypatch.setattr(module, name, lambda *a, name=name, **k: called.append(name))
+    main.run(shlex.split(line, comments=True)[1:])
+    assert len(called) == 1
+
+
+@pytest.mark.usefixtures("one_device")
+def test_the_readme_s_commands_that_need_no_data_run(tmp_path, monkeypatch):
+    """Shortened: a quarter of an epoch, or the small settings above."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    for line in re.findall(r"^crfr .*$", text, re.M):
+        words = shlex.split(line, comments=True)[1:]
+        if "faces_emore/" in line:  # the reader's own data
+            continue
+        if words[0] == "train":
+            words += SMALL
+        if words[0] == "quickstart":
+            words.append("--epochs=0.25")
+        if words[0] == "bench":
+            words += [*SMALL, "--repeats=2", "--classes=40"]
+        small = "--benchmark=faces:identities=5,images=4"
+        main.run([small if word == "--benchmark=faces" else word for word in words])
+    page = (tmp_path / "quickstart/report.html").read_text()
+    assert all(name in page for name in ("baseline", "BT-M", "ST-M1"))
+    assert len(list(tmp_path.rglob("report.html"))) >= 2
+
+
+def test_a_wrong_command_line_is_one_line_and_code_2(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "crfr.main", "sweep", "--modle=x"],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("crfr: sweep: Unknown command line flag 'modle'. Did you mean")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("trian", "unknown command 'trian': did you mean 'train'"),
+        ("train", "--config is missing"),
+        ("train --config=configs/bt.py", "--workdir is missing"),
+        ("train --config=configs/bt_n.py --workdir=x", "did you mean 'configs/bt_m.py'"),
+        ("train --config=nowhere/bt_m.py --workdir=x", "unknown config 'nowhere/bt_m.py'"),
+        ("train --config=configs/bt.py:q=3 --workdir=x", "unknown argument of bt.py 'q'"),
+        ("train --config=configs/bt.py:r=x --workdir=x", "r takes a whole number"),
+        ("train --config=configs/bt.py:quick=1 --workdir=x", "quick takes no value"),
+        ("train --config=configs/bt.py --config.epoch=3 --workdir=x", 'Did you mean "epochs"'),
+        ("train --config=configs/bt.py --config.modle.name=a --workdir=x", 'Did you mean "model"'),
+        ("train --config=configs/bt.py --config.epochs=many --workdir=x", "config.epochs=many"),
+        ("train --config=configs/bt.py --workdir=x --data=y", "Unknown command line flag 'data'"),
+        ("train configs/bt.py", "unexpected argument 'configs/bt.py'"),
+        ("sweep --model=x --benchmark=faces", "--out is missing"),
+        (
+            "sweep --model=x --benchmark=faces --out=y --resolutions=7,a",
+            "'a' is not a whole number",
+        ),
+        ("sweep --model=x --benchmark=faces --out=y --thresholds=exakt", "did you mean 'exact'"),
+        ("sweep --model=x --benchmark=faces --out=y --degradation=cubic", "did you mean 'bicubic'"),
+        ("sweep --model=/no/run --benchmark=faces --out=y", "no config.json there"),
+        ("sweep --model=x --benchmark=facez --out=y", "did you mean 'faces'"),
+        ("report", "--sweep is missing"),
+        ("report --sweep=/no/such", "rows.jsonl is missing"),
+        ("bench", "unknown bench command ''"),
+        ("bench stp", "did you mean 'step'"),
+    ],
+)
+def test_errors_name_the_nearest(line, message, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=message) as refusal:
+        main.run(shlex.split(line.replace("=y", f"={tmp_path}/y")))
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_help(capsys):
+    main.run([])
+    assert "quickstart" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as leave:
+        main.run(["sweep", "--help"])
+    assert leave.value.code == 0
+    assert "--resolutions" in capsys.readouterr().out
