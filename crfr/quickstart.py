@@ -16,8 +16,9 @@ RESOLUTIONS = [112, 56, 28, 14, 7]  # px, the paper's five
 
 
 def quick_config(method: str, epochs: float | None) -> Config:
-    config = shrink(recipe())
+    config = recipe()
     config.method = method
+    config = shrink(config)
     if epochs is not None:
         config.epochs = epochs
         config.schedule.warmup_epochs = min(config.schedule.warmup_epochs, epochs / 4)

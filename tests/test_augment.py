@@ -13,7 +13,11 @@ RESOLUTIONS = (7, 28, 112)
 
 
 def images(n=3):
-    return np.random.default_rng(0).integers(0, 256, (n, 112, 112, 3)).astype(np.uint8)
+    return jnp.asarray(np.random.default_rng(0).integers(0, 256, (n, 112, 112, 3)), jnp.uint8)
+
+
+def matrices(crop):
+    return jnp.asarray(view_bank(RESOLUTIONS, crop))
 
 
 def draws(top, left, flip, shift, saturation):
@@ -26,7 +30,7 @@ def plain(n):
 
 def test_without_variation_a_view_is_the_degraded_image():
     x = images()
-    views = make_views(x, jnp.array([[0, 1, 2], [2, 2, 2]]), plain(3), view_bank(RESOLUTIONS, 112))
+    views = make_views(x, jnp.array([[0, 1, 2], [2, 2, 2]]), plain(3), matrices(112))
     np.testing.assert_allclose(views[0], crfr.degrade(x, np.array(RESOLUTIONS)), atol=2e-3)
     np.testing.assert_array_equal(views[1], x)
 
@@ -34,7 +38,7 @@ def test_without_variation_a_view_is_the_degraded_image():
 def test_folded_order_is_crop_flip_colour_degrade_clip():
     x = images()
     given = draws([0, 5, 16], [16, 3, 0], [True, False, True], [20.0, -90.0, 80.0], [0.6, 1.4, 1.0])
-    views = make_views(x, jnp.array([[0, 1, 2]]), given, view_bank(RESOLUTIONS, 128))
+    views = make_views(x, jnp.array([[0, 1, 2]]), given, matrices(128))
     for i, r in enumerate(RESOLUTIONS):
         grid = jax.image.resize(
             x[i].astype(np.float32), (128, 128, 3), "cubic", precision="highest"
@@ -52,7 +56,7 @@ def test_folded_order_is_crop_flip_colour_degrade_clip():
 def test_all_views_of_an_image_share_their_variation():
     x = images()
     given = draw(Augmentation(), jax.random.key(3), 3)
-    views = make_views(x, jnp.full((2, 3), 2), given, view_bank(RESOLUTIONS, 128))
+    views = make_views(x, jnp.full((2, 3), 2), given, matrices(128))
     np.testing.assert_array_equal(views[0], views[1])
     assert np.abs(views[0] - x).max() > 1
 

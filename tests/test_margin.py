@@ -52,6 +52,7 @@ def test_gradients_are_true(float64, name):
     label = jnp.arange(12) % 6
 
     def loss(c):
+        c = jnp.asarray(c)  # check_grads passes NumPy arrays
         logits = margin_logits(c, label, name=name, scale=16.0, margin=0.4, gradient="true")
         return jax.nn.logsumexp(logits, -1).sum() - logits[jnp.arange(12), label].sum()
 

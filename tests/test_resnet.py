@@ -89,12 +89,12 @@ def test_forward_equals_numpy(name, version, head, width):
             name, version=version, head=head, width=width, dtype="float64", param_dtype="float64",
             embedding=16, bn_epsilon=1e-3,
         )  # fmt: skip
-        images = np.random.default_rng(0).uniform(0, 255, (2, 112, 112, 3))
+        images = jnp.asarray(np.random.default_rng(0).uniform(0, 255, (2, 112, 112, 3)))
         variables = disturbed(network.init(jax.random.key(0), images), jax.random.key(1))
         result = network.apply(variables, images)
         plain = jax.tree.map(np.asarray, variables)
         expected = numpy_resnet(
-            plain["params"], plain["batch_stats"], images, network.stages, network.bottleneck,
+            plain["params"], plain["batch_stats"], np.asarray(images), network.stages, network.bottleneck,
             version, head, 1e-3,
         )  # fmt: skip
         np.testing.assert_allclose(result, expected, rtol=1e-9)

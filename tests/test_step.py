@@ -118,7 +118,7 @@ def test_vmapped_branches_and_groups_equal_a_plain_loop(method):
         )
         plain = network.clone(bn_span=1)
         mesh = sharding.make_mesh(devices)
-        images = np.asarray(batch_of(mesh, 0)[0])
+        images = jnp.asarray(np.asarray(batch_of(mesh, 0)[0]))
         variables = plain.init(jax.random.key(0), jnp.zeros((1, 112, 112, 3)))
         method = parse_method(method)
         which = draw_resolutions(method, jax.random.key(1), BATCH)

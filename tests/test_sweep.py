@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -63,7 +64,7 @@ def encoder():
     import jax
 
     network = resnet.build("tiny", width=4, embedding=16)
-    variables = network.init(jax.random.key(0), np.zeros((1, 112, 112, 3), np.float32))
+    variables = network.init(jax.random.key(0), jnp.zeros((1, 112, 112, 3)))
     return Encoder("untrained", 3, "baseline", network, variables, "abc")
 
 
@@ -92,7 +93,7 @@ def test_flip_adds_the_mirror_image(encoder, benchmark):
     embed = compile_embed(encoder.network, mesh, flip=True)
     images = benchmark.images[:8]
     got = embed_images(embed, encoder.variables, images, 112, mesh=mesh, batch=8)
-    pixels = images.astype(np.float32)
+    pixels = jnp.asarray(images, jnp.float32)
     both = encoder.network.apply(encoder.variables, pixels)
     both += encoder.network.apply(encoder.variables, pixels[:, :, ::-1])
     both /= np.linalg.norm(both, axis=1, keepdims=True)

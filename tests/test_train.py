@@ -28,8 +28,9 @@ def source():
 
 
 def small(method="st-m1", **changes) -> ConfigDict:
-    config = shrink(recipe())
+    config = recipe()
     config.method = method
+    config = shrink(config)
     config.update(
         {
             "batch": 16,

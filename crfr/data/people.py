@@ -175,7 +175,7 @@ def draw_person(rng: Generator) -> Numbers:
         shade = rng.integers(7, 9)  # grey or white
     else:
         shade = rng.integers(0, 7 if tone < 1.8 else 4 if tone < 3.2 else 3)
-    hair = _near(rng, _HAIR[shade], 6)
+    hair = _near(rng, _HAIR[shade], 6.0)
     brow = hair * (0.75 if shade < 4 or shade == 6 else 0.62)
     made_up = not man and rng.random() < 0.4
     lip = skin * (np.array([0.86, 0.46, 0.48]) if made_up else np.array([0.92, 0.66, 0.64]))
@@ -185,7 +185,7 @@ def draw_person(rng: Generator) -> Numbers:
         "hair_colour": hair,
         "brow_colour": brow,
         "lash_colour": np.minimum(brow, skin) * 0.35,
-        "iris_colour": _near(rng, _IRIS[rng.integers(0, 6 if tone < 2.5 else 2)], 8),
+        "iris_colour": _near(rng, _IRIS[rng.integers(0, 6 if tone < 2.5 else 2)], 8.0),
         "lip_colour": lip * rng.uniform(0.9, 1.08, 3),
         "furrow": rng.uniform(0.05, 0.25) + 0.35 * age * (rng.random() < 0.7),
         "wrinkles": int(rng.integers(1, 4)) if age > 0.55 and rng.random() < 0.6 else 0,

@@ -18,7 +18,7 @@ from crfr.data.draw import (
 from crfr.data.features import paint_brow, paint_eye, paint_mouth, paint_nose
 
 
-def _hair(sheet: Sheet, person: Numbers) -> tuple[Plane, Plane, Plane]:
+def _hair(sheet: Sheet, person: Numbers) -> tuple[Plane, Plane, Sheet]:
     """(silhouette, before, colour [3 h w]) of the hair; the second is its part before the face."""
     x, y = sheet[4], sheet[5]
     style = person["hair"]

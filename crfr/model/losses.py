@@ -10,7 +10,7 @@ def unit(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
 
 
-def cosine_distance(a: Float[Array, "*n d"], b: Float[Array, "*n d"]) -> Float[Array, "*n"]:
+def cosine_distance(a: Float[Array, "*#n d"], b: Float[Array, "*#n d"]) -> Float[Array, "*_"]:
     """`1 - cos` of unit vectors (paper eq. 2; its squared norms are slips)."""
     return 1 - jnp.sum(a * b, -1)
 

@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from crfr.errors import unknown
 from crfr.model.resnet import ResNet
@@ -19,9 +19,12 @@ CLASS_MULTIPLE = 128
 
 @flax.struct.dataclass
 class State:
-    """step: finished updates.  params: {"backbone": ..., "classes": [k d]}, k padded."""
+    """step: finished updates, int32.  params: {"backbone": ..., "classes": [k d]}, k padded.
 
-    step: Int[Array, ""]
+    The leaves are arrays, or their shapes or shardings.
+    """
+
+    step: Any
     params: Any
     batch_stats: Any
     opt_state: Any

@@ -95,8 +95,7 @@ def make_views(
 
     `which` [r b] indexes the resolutions of `matrices` (`view_bank`).
     """
-    matrices = jnp.asarray(matrices)
-    pixels = jnp.asarray(images).astype(matrices.dtype)
+    pixels = images.astype(matrices.dtype)
     luma = jnp.asarray(LUMA, pixels.dtype)
 
     def view(index: Int[Array, " b"]) -> Float[Array, "b h w c"]:
