@@ -1,4 +1,4 @@
-"""What checks the package's annotations while the tests run: beartype, with whole numbers as floats."""
+"""What checks the package's annotations while the tests run: beartype; an int is a float too."""
 
 from beartype import BeartypeConf, beartype
 

@@ -68,7 +68,7 @@ def blank(shot: Numbers) -> Sheet:
 
 def cut(
     sheet: Sheet, shot: Numbers, x: float, y: float, width: float, height: float
-) -> tuple[Sheet, Plane, Plane]:
+) -> tuple[Float32[np.ndarray, "6 a b"], Float32[np.ndarray, "a b"], Float32[np.ndarray, "a b"]]:
     """The patch of the sheet within `width` and `height` px of (x, y), and coordinates about it.
 
     A view, placed where the pose takes (x, y); empty where that is off the sheet.

@@ -1,7 +1,7 @@
 """Paints one procedural face: the numbers of a person and of a shot (people.py) become pixels."""
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from crfr.data.draw import (
     Numbers,
@@ -18,7 +18,7 @@ from crfr.data.draw import (
 from crfr.data.features import paint_brow, paint_eye, paint_mouth, paint_nose
 
 
-def _hair(sheet: Sheet, person: Numbers) -> tuple[Plane, Plane, Sheet]:
+def _hair(sheet: Sheet, person: Numbers) -> tuple[Plane, Plane, Float32[np.ndarray, "3 h w"]]:
     """(silhouette, before, colour [3 h w]) of the hair; the second is its part before the face."""
     x, y = sheet[4], sheet[5]
     style = person["hair"]
