@@ -127,6 +127,23 @@ def test_a_resume_drops_the_lines_after_the_checkpoint(tmp_path, source):
     assert rows(tmp_path / "run")[-1]["seconds"] >= last["seconds"]
 
 
+def test_tensorboard_gets_the_scalars_where_asked_for(tmp_path):
+    from crfr.train.log import Log
+
+    with Log(tmp_path, 0, tensorboard=True) as log:
+        log.write({"step": 7, "loss": 1.5}, "step 7")
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"loss" in events.read_bytes()
+
+
+def test_tensorboard_without_the_extra_says_which(tmp_path, monkeypatch):
+    from crfr.train.log import Log
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(InputError, match=r"pip install 'crfr\[tensorboard\]'"):
+        Log(tmp_path, 0, tensorboard=True)
+
+
 def test_a_contradicting_config_is_refused_with_the_keys_named(tmp_path, source):
     commands.train(small("baseline", epochs=1.0), tmp_path / "run", source=source)
     other = small("baseline", epochs=2.0, **{"margin.scale": 32.0, "run.log_every": 7})

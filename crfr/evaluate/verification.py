@@ -6,7 +6,8 @@ threshold that is best on nine folds is scored on the tenth.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float64, Int
+from numpy.typing import ArrayLike
 
 from crfr.errors import InputError, unknown
 
@@ -42,7 +43,7 @@ def correct_counts(
 
 
 def kfold_accuracy(
-    distance: Float[np.ndarray, " p"], same: Bool[np.ndarray, " p"], *, thresholds: str = "exact"
+    distance: ArrayLike, same: ArrayLike, *, thresholds: str = "exact"
 ) -> tuple[float, float, float]:
     """(accuracy, its standard deviation over folds, threshold) of pairs, by 10 contiguous folds.
 

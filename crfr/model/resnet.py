@@ -6,7 +6,7 @@ both families.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -151,8 +151,8 @@ def build(
     head: str = "E",
     embedding: int = 512,
     dropout: float = 0.5,
-    input_mean: tuple[float, ...] = (127.5, 127.5, 127.5),
-    input_std: tuple[float, ...] = (127.5, 127.5, 127.5),
+    input_mean: Sequence[float] = (127.5, 127.5, 127.5),
+    input_std: Sequence[float] = (127.5, 127.5, 127.5),
     bn_epsilon: float = 1e-5,
     bn_momentum: float = 0.9,
     bn_span: int = 1,

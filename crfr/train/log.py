@@ -19,13 +19,13 @@ class Log:
     """
 
     def __init__(self, workdir: Path, step: int, *, tensorboard: bool = False, show: bool = True):
+        self._writer = _tensorboard_writer(workdir) if tensorboard else None
         path = workdir / FILE
         kept = [row for row in read_lines(path) if row["step"] <= step]
         write_lines(path, kept)
         self._file = path.open("a")
         self._start = time.monotonic() - (kept[-1]["seconds"] if kept else 0.0)
         self._show = show
-        self._writer = _tensorboard_writer(workdir) if tensorboard else None
 
     def __enter__(self) -> "Log":
         return self

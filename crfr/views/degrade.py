@@ -14,6 +14,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Float32, Float64, Int
 
 from crfr.errors import InputError, unknown
@@ -137,7 +138,7 @@ _compiled_degradation = jax.jit(apply_degradation, static_argnames=("variant", "
 
 
 def degrade(
-    images: np.ndarray | Array, resolutions: int | np.ndarray | Array, *, variant: str = "bicubic"
+    images: ArrayLike, resolutions: ArrayLike, *, variant: str = "bicubic"
 ) -> Float32[Array, "n h w c"]:
     """Degrade each image to its resolution and bring it back to its own size (paper eq. 1).
 
