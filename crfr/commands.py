@@ -25,7 +25,7 @@ from crfr.evaluate.protocols import FULL, pair_distances
 from crfr.evaluate.verification import kfold_accuracy
 from crfr.model import resnet
 from crfr.model.branches import group_span
-from crfr.recipe import Config
+from crfr.recipe import Config, check_config
 from crfr.train import loop, schedule, sharding
 from crfr.train.checkpoint import Checkpoints
 from crfr.train.log import FILE as METRICS
@@ -35,7 +35,7 @@ from crfr.train.step import Update, compile_update
 from crfr.views.augment import Augmentation
 from crfr.views.degrade import check_resolutions
 from crfr.views.methods import parse_method
-from crfr.workdir import open_workdir, read_config, read_starts, record_start
+from crfr.workdir import check_same_data, open_workdir, read_config, read_starts, record_start
 
 
 def build(config: Config, span: int, rate: optax.Schedule) -> tuple[Any, Any]:
@@ -54,8 +54,6 @@ def build_for_evaluation(values: dict[str, Any]) -> tuple[Any, Any]:
 
 def make_rate(config: Config, images: int) -> tuple[optax.Schedule, int]:
     """(the learning rate of each update, the number of updates) for a training set of `images`."""
-    if config.batch < 1 or config.epochs <= 0:
-        raise InputError(f"batch={config.batch}, epochs={config.epochs}: give positive numbers")
     steps = partial(schedule.steps_of, images=images, batch=config.batch)
     total = steps(config.epochs)
     s = config.schedule
@@ -64,33 +62,30 @@ def make_rate(config: Config, images: int) -> tuple[optax.Schedule, int]:
     return schedule.learning_rate(s.kind, s.learning_rate, drops, s.factor, warmup, total), total
 
 
-def every(epochs: float, images: int, batch: int, total: int) -> int:
-    """A cadence in epochs as steps; 0 epochs means after the last step only."""
-    return schedule.steps_of(epochs, images, batch) if epochs > 0 else total
-
-
 def compile_training(
     config: Config, classes: int, rate: optax.Schedule, mesh: Mesh
-) -> tuple[Callable[[Array], State], State, Update, tuple[Array, Array]]:
-    """(initial state of a key, its shapes, compiled update, the update's constants) of a config."""
+) -> tuple[Callable[[], State], State, Update, tuple[Array, Array]]:
+    """(makes the first state, its shapes, compiled update, the update's constants) of a config."""
     method = parse_method(config.method)
     augmentation = Augmentation(**config.augment)
     span = group_span(config.batch, config.model.bn_group, mesh.size)
     network, tx = build(config, span, rate)
     weight = config.distance_weight
-    init = partial(init_state, network, classes, tx)
-    shapes = jax.eval_shape(init, jax.random.key(config.seed))
+    first_key, run_key = jax.random.split(jax.random.key(config.seed))
+    init = partial(init_state, network, classes, tx, first_key)
+    shapes = jax.eval_shape(init)
     update, constants = compile_update(
         shapes,
         mesh=mesh,
         method=method,
         augmentation=augmentation,
-        seed=config.seed,
+        key=run_key,
         network=network,
         margin=dict(config.margin),
         distance_weight=method.distance_weight if weight is None else weight,
         classes=classes,
         bn_group=config.model.bn_group,
+        rate=rate,
         tx=tx,
     )
     return (
@@ -130,14 +125,15 @@ def train(
     source: Source | None = None,
     benchmark: Benchmark | None = None,
 ) -> int:
-    """Train, or go on with, the run of a config in a work directory; returns the step reached.
+    """Train, or go on with, the run of a config in a work directory; returns its last step.
 
     The order: check the config, open the data, open the work directory, restore its latest
     checkpoint or start afresh, train, save.  `source` and `benchmark` are used instead of the
     config's specs where they are open already.  Raises InputError for anything the user can mend.
     """
+    check_config(config)
     mesh = sharding.make_mesh()
-    parse_method(config.method)  # what the config alone can tell comes before opening the data
+    parse_method(config.method)
     group_span(config.batch, config.model.bn_group, mesh.size)
     source = source or open_source(config.data)
     if benchmark is None and config.run.benchmark:
@@ -153,10 +149,11 @@ def train(
             print(f"{workdir}: finished at step {start}")
             return start
         if start:
+            check_same_data(workdir, classes=source.classes, images=len(source))
             state = checkpoints.restore(start, shapes, sharding.state_sharding(shapes, mesh))
             print(f"{workdir}: goes on from step {start} of {total}")
         else:
-            state = init(jax.random.key(config.seed))
+            state = init()
         record_start(
             workdir,
             step=start,
@@ -170,7 +167,7 @@ def train(
             f"{jax.devices()[0].device_kind}",
             flush=True,
         )
-        cadence = partial(every, images=len(source), batch=config.batch, total=total)
+        epoch = len(source) / config.batch  # in steps
         stream = train_batches(
             source,
             batch=config.batch,
@@ -181,7 +178,7 @@ def train(
             threads=run.threads,
         )
         with Log(workdir, start, tensorboard=run.tensorboard) as log:
-            _, step = loop.train(
+            loop.train(
                 state,
                 update,
                 constants,
@@ -191,15 +188,14 @@ def train(
                 total=total,
                 batch=config.batch,
                 images=len(source),
-                learning_rate=rate,
                 log_every=run.log_every,
-                save_every=cadence(run.save_every),
-                verify_every=cadence(run.verify_every),
+                save_every=run.save_every * epoch,
+                verify_every=run.verify_every * epoch,
                 checkpoints=checkpoints,
                 log=log,
                 verify=make_verify(config, benchmark, mesh) if benchmark is not None else None,
             )
-    return step
+    return total
 
 
 def sweep(
@@ -223,7 +219,7 @@ def sweep(
     training = {
         "config": read_config(workdir),
         "run": read_starts(workdir),
-        "seconds": metrics[-1]["seconds"] if metrics else None,
+        "seconds": max((m["seconds"] for m in metrics if m["step"] <= encoder.step), default=None),
     }
     try:
         rows = sweeping.sweep(

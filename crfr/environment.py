@@ -7,10 +7,13 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from crfr.errors import InputError
 
 PACKAGES = (
     "crfr",
@@ -58,7 +61,7 @@ def commit() -> str | None:
 
 def command() -> str:
     """The command line as typed."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def now() -> str:
@@ -93,9 +96,12 @@ def read_lines(path: Path) -> list[dict]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text().splitlines(keepends=True):
+    for number, line in enumerate(path.read_text().splitlines(keepends=True), 1):
         if line.endswith("\n"):
-            rows.append(json.loads(line))
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise InputError(f"{path}: line {number} is not JSON; delete that line") from error
     return rows
 
 

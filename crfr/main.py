@@ -44,13 +44,13 @@ def _string(values: Flags, name: str, default: str | None, text: str) -> None:
 
 def _need(command: str, values: Flags, *names: str) -> None:
     for name in names:
-        if values[name].value in (None, []):
+        if values[name].value in (None, "", []):
             raise InputError(f"{command}: --{name} is missing; see crfr {command} --help")
 
 
 def _integers(name: str, texts: list[str]) -> list[int]:
     for text in texts:
-        if not text.strip().isdigit():
+        if not (text.strip().isascii() and text.strip().isdecimal()):
             raise InputError(f"--{name}: {text!r} is not a whole number; give them as 7,14,28")
     return [int(text) for text in texts]
 
@@ -79,9 +79,10 @@ def _parse_config(command: str, arguments: list[str], define: Callable[[Flags], 
     resolved = []
     for position, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
+        name = "-" + name if name == "-config" else name
         if name == "--config" and equals:
             argument = f"{name}={find_config(value)}"
-        elif position and arguments[position - 1] == "--config":
+        elif position and arguments[position - 1] in ("-config", "--config"):
             argument = find_config(argument)
         resolved.append(argument)
 
@@ -234,6 +235,9 @@ def main() -> None:
         run(sys.argv[1:])
     except InputError as error:
         print(f"crfr: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder without rights: it names the file
+        print(f"crfr: {error}; make room or choose another place", file=sys.stderr)
         sys.exit(2)
 
 

@@ -1,5 +1,7 @@
 """The config: the paper's recipe as the default of every key, and the arguments of config files."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -42,7 +44,9 @@ def recipe() -> Config:
             "margin": {
                 "name": "arcface",  # arcface, cosface
                 "scale": 64.0,
-                "margin": 0.5,
+                "margin": config_dict.placeholder(
+                    float
+                ),  # unset: 0.5 for ArcFace, 0.35 for CosFace
                 "gradient": "true",  # true, straight-through (InsightFace's)
             },
             "augment": {"crop": 128, "flip": True, "brightness": 0.4, "saturation": 0.4},
@@ -71,6 +75,55 @@ def recipe() -> Config:
             },
         }
     )
+
+
+def _whole(low: int) -> tuple[Callable[[Any], bool], str]:
+    return lambda v: v is None or v >= low, f"{low} or more"
+
+
+def _between(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
+    return lambda v: v is None or low <= v < high, f"{low} to below {high:g}"
+
+
+_POSITIVE = (lambda v: v is None or 0 < v < math.inf, "a positive number")
+_THREE = (lambda v: len(v) == 3, "three numbers, of R, G and B")
+_LIMITS = {
+    "seed": _between(0, 2**32),
+    "batch": _whole(1),
+    "epochs": _POSITIVE,
+    "distance_weight": _between(0, math.inf),
+    "model.width": _whole(1),
+    "model.embedding": _whole(1),
+    "model.input_mean": _THREE,
+    "model.input_std": (lambda v: len(v) == 3 and min(v) > 0, "three positive numbers"),
+    "model.bn_group": _whole(0),
+    "model.bn_epsilon": _POSITIVE,
+    "model.bn_momentum": _between(0, 1),
+    "margin.scale": _POSITIVE,
+    "margin.margin": _between(0, math.pi),
+    "optimizer.momentum": _between(0, 1),
+    "optimizer.weight_decay": _between(0, math.inf),
+    "schedule.learning_rate": _POSITIVE,
+    "schedule.drops": (lambda v: all(0 < e < math.inf for e in v), "epochs above 0"),
+    "schedule.factor": _POSITIVE,
+    "schedule.warmup_epochs": _between(0, math.inf),
+    "run.log_every": _whole(1),
+    "run.save_every": _between(0, math.inf),
+    "run.keep": _whole(1),
+    "run.verify_every": _between(0, math.inf),
+    "run.threads": _whole(1),
+    "run.eval_batch": _whole(1),
+}
+
+
+def check_config(config: Config) -> None:
+    """Raises InputError for a number out of range; names are checked where they are used."""
+    for key, (allowed, text) in _LIMITS.items():
+        value = config
+        for name in key.split("."):
+            value = value[name]
+        if not allowed(value):
+            raise InputError(f"--config.{key}={value}: give {text}")
 
 
 def shrink(config: Config) -> Config:
@@ -116,7 +169,7 @@ def parse_argument(
             if equals:
                 raise InputError(f"{file}:{part}: {name} takes no value")
             values[name] = True
-        elif not value.lstrip("-").isdigit():
+        elif not (value.isascii() and value.isdecimal()):
             raise InputError(f"{file}:{part}: {name} takes a whole number, as in {name}=7")
         else:
             values[name] = int(value)

@@ -7,7 +7,7 @@ from typing import Any
 from crfr import environment
 from crfr.errors import InputError
 
-CONFIG, RUN = "config.json", "run.json"
+CONFIG, RUN, CHECKPOINTS = "config.json", "run.json", "checkpoints"
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -41,12 +41,14 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
     """Make the work directory, or check that its run has this config; keys under `run` may differ.
 
+    A run that has no checkpoint yet may start again with any config.
+
     `config` is nested, of JSON values.  Raises InputError naming the differing keys, or where the
     folder cannot be written.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if (workdir / CONFIG).exists():
+        if any(path.name.isdecimal() for path in (workdir / CHECKPOINTS).glob("*")):
             before, now = _flat(read_config(workdir)), _flat(config)
             differing = [
                 f"{key} (was {before.get(key)!r}, now {now.get(key)!r})"
@@ -63,6 +65,17 @@ def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
         raise InputError(
             f"--workdir={workdir}: {error.strerror}; choose a folder that can be written"
         ) from error
+
+
+def check_same_data(workdir: Path, **facts: int) -> None:
+    """Refuse to go on with other data: `facts` are the counts that the last start recorded."""
+    before = read_starts(workdir)[-1]
+    for name, value in facts.items():
+        if before[name] != value:
+            raise InputError(
+                f"{workdir}: its run has {before[name]} {name}, the data now has {value}; give the "
+                "data it began with or choose another --workdir"
+            )
 
 
 def record_start(workdir: Path, **facts: Any) -> None:

@@ -139,6 +139,8 @@ def test_a_wrong_command_line_is_one_line_and_code_2(tmp_path):
         ("train --config=configs/bt.py --config.modle.name=a --workdir=x", 'Did you mean "model"'),
         ("train --config=configs/bt.py --config.epochs=many --workdir=x", "config.epochs=many"),
         ("train --config=configs/bt.py --workdir=x --data=y", "Unknown command line flag 'data'"),
+        ("train --config=configs/bt.py --workdir=", "--workdir is missing"),
+        ("train -config=configs/bt_n.py --workdir=x", "did you mean 'configs/bt_m.py'"),
         ("train configs/bt.py", "unexpected argument 'configs/bt.py'"),
         ("sweep --model=x --benchmark=faces", "--out is missing"),
         (

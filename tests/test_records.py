@@ -19,7 +19,7 @@ from packs import (
 from PIL import Image
 
 from crfr.data.recordio import Record, RecordFile
-from crfr.data.records import decode, layout, open_source, read_image, slack
+from crfr.data.records import decode, layout, open_source, read_example, slack
 from crfr.errors import InputError
 
 JPEGS = [encode(picture(seed)) for seed in range(6)]
@@ -64,7 +64,7 @@ def test_images_split_at_magics_are_whole(tmp_path):
     assert path.read_bytes().count(struct.pack("<I", 0xCED7230A)) > 10 + 3 * 6
     for index in range(6):
         assert source[index]["image"] == images[index]
-        assert np.array_equal(read_image(source, index), pillow(JPEGS[index]))
+        assert np.array_equal(read_example(source, index)["image"], pillow(JPEGS[index]))
 
 
 @pytest.mark.parametrize("first", [0, 7])
@@ -262,7 +262,7 @@ def test_faces_are_a_source():
     source = open_source("faces:identities=3,images=2,seed=1")
     assert (len(source), source.classes) == (6, 3)
     assert [source[i]["label"] for i in range(6)] == [0, 0, 1, 1, 2, 2]
-    assert read_image(source, 4).shape == (112, 112, 3)
+    assert read_example(source, 4)["image"].shape == (112, 112, 3)
     default = open_source("faces")
     assert (len(default), default.classes) == (150 * 16, 150)
 
@@ -334,11 +334,11 @@ def test_undecodable_images_are_named(image, words):
 def test_images_of_another_size_are_named(tmp_path):
     wide = picture(0)[:96]
     source = open_source(str(write_insightface(tmp_path, [[JPEGS[0], encode(wide)]])))
-    assert read_image(source, 0).shape == (112, 112, 3)
+    assert read_example(source, 0)["image"].shape == (112, 112, 3)
     with pytest.raises(InputError, match=r"train\.rec, key 2: the image is 112x96 px .*112x112"):
-        read_image(source, 1)
+        read_example(source, 1)["image"]
     with pytest.raises(InputError, match=r"key 1: the image is 112x112 px .* not 128x128"):
-        read_image(source, 0, 128)
+        read_example(source, 0, 128)["image"]
 
 
 def test_pickled_sources_read_the_same(tmp_path):
@@ -355,7 +355,7 @@ def read_all(path) -> int:
         source = open_source(str(path))
         for index in range(len(source)):
             try:
-                assert read_image(source, index).shape == (112, 112, 3)
+                assert read_example(source, index)["image"].shape == (112, 112, 3)
                 assert 0 <= source[index]["label"] < source.classes
             except InputError as error:
                 messages.append(str(error))
@@ -394,7 +394,7 @@ def test_flipped_bits_are_input_errors_or_harmless(tmp_path, name):
 def test_reading_data_starts_no_jax():
     code = (
         "import sys, crfr.data.benchmarks as b, crfr.data.records as r\n"
-        "r.read_image(r.open_source('faces'), 0)\n"
+        "r.read_example(r.open_source('faces'), 0)\n"
         "sys.exit('jax' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -407,5 +407,5 @@ def test_real_pack(shared_data):
     # The identity records, keys N + 1 and up, say which keys are whose.
     spans = [source._records.record(12_670 + label).labels for label in range(90)]
     assert counts.tolist() == [end - start for start, end in spans]
-    image = read_image(source, 12_668)
+    image = read_example(source, 12_668)["image"]
     assert np.array_equal(image, pillow(source[12_668]["image"]))

@@ -39,9 +39,10 @@ def setup(method, devices, group, dtype="float32", margin="arcface", rate=0.01):
     state = jax.jit(init, out_shardings=sharding.state_sharding(shapes, mesh))(jax.random.key(0))
     method = parse_method(method)
     update, constants = compile_update(
-        shapes, mesh=mesh, method=method, augmentation=Augmentation(), seed=5, network=network,
+        shapes, mesh=mesh, method=method, augmentation=Augmentation(), key=jax.random.key(5),
+        network=network, rate=lambda _: rate, tx=tx,
         margin={"name": margin, "scale": 16.0, "margin": 0.3, "gradient": "true"},
-        distance_weight=method.distance_weight, classes=CLASSES, bn_group=group, tx=tx,
+        distance_weight=method.distance_weight, classes=CLASSES, bn_group=group,
     )  # fmt: skip
     return mesh, state, update, constants
 
@@ -81,11 +82,13 @@ def test_eight_devices_give_the_losses_of_one_in_float32():
     np.testing.assert_allclose(eight, one, rtol=1e-3)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_device_does_its_share_and_gathers_no_image(method):
+@pytest.mark.parametrize(
+    ("method", "group"), [*((m, 4) for m in METHODS), ("baseline", 0), ("st-m2", 0)]
+)
+def test_a_device_does_its_share_and_gathers_no_image(method, group):
     flops = {}
     for devices in (1, 8):
-        mesh, state, update, constants = setup(method, devices, 4)
+        mesh, state, update, constants = setup(method, devices, group)
         compiled = update.lower(state, *batch_of(mesh, 0), *constants).compile()
         flops[devices] = compiled.cost_analysis()["flops"]
     assert flops[8] < 1.1 / 8 * flops[1]
@@ -207,7 +210,10 @@ def test_classes_are_padded_alike_on_any_number_of_devices():
 
 def test_cadence():
     assert [s for s in range(1, 11) if due(s, 4, 10)] == [4, 8, 10]
-    assert not any(due(s, 0, 10) for s in range(1, 11))
+    assert [s for s in range(1, 11) if due(s, 0, 10)] == [10]
+    # 100 images in batches of 32: epochs end inside steps 4, 7, 10, 13
+    assert [s for s in range(1, 14) if due(s, 100 / 32, 99)] == [4, 7, 10, 13]
+    assert [s for s in range(1, 31) if due(s, 0.3, 99)] == list(range(1, 31))
 
 
 def test_learning_rate_drops_at_the_steps_that_complete_the_epochs():

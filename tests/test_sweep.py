@@ -18,6 +18,8 @@ from crfr.model import resnet
 from crfr.train import sharding
 from crfr.views.degrade import degrade
 
+SPEC = "faces:identities=5,images=4"
+
 
 def at(degrees):
     angle = np.deg2rad(np.asarray(degrees, np.float32))
@@ -56,7 +58,7 @@ def test_rows_of_a_resolution_by_hand():
 
 @pytest.fixture(scope="module")
 def benchmark():
-    return load_benchmark("faces:identities=5,images=4")
+    return load_benchmark(SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +113,7 @@ def test_a_sweep_writes_what_the_docs_say(encoder, benchmark, tmp_path):
         assert row["schema"] == 1
         assert (row["model"], row["step"], row["method"]) == ("untrained", 3, "baseline")
         assert (row["degradation"], row["precision"]) == ("bicubic", "float32")
-        assert (row["thresholds"], row["flip"], row["benchmark"]) == ("exact", False, "faces")
+        assert (row["thresholds"], row["flip"], row["benchmark"]) == ("exact", False, SPEC)
         assert row["pairs"] == len(benchmark.pairs)
         assert 0 <= row["accuracy"] <= 1
     full = {r["scenario"]: r["accuracy"] for r in rows if r["resolution"] == 112}
@@ -166,7 +168,7 @@ def test_a_foreign_sweep_is_refused(encoder, benchmark, tmp_path):
         run(encoder, benchmark, tmp_path, thresholds="knoche")
     with pytest.raises(InputError, match="fingerprint"):
         run(dataclasses.replace(encoder, fingerprint="other"), benchmark, tmp_path)
-    fewer = Benchmark("faces", benchmark.images, benchmark.pairs[:20], benchmark.same[:20])
+    fewer = Benchmark(SPEC, benchmark.images, benchmark.pairs[:20], benchmark.same[:20])
     with pytest.raises(InputError, match="fingerprint"):
         run(encoder, fewer, tmp_path)
 

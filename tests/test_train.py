@@ -65,14 +65,17 @@ def interrupted_after(config, workdir, source, step):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(log.Log, "write", write_and_ask)
-        return commands.train(config, workdir, source=source)
+        with pytest.raises(SystemExit) as stopped:
+            commands.train(config, workdir, source=source)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    return max(int(name) for name in os.listdir(workdir / "checkpoints"))
 
 
 def test_six_steps_equal_three_and_a_resume_and_three_bit_for_bit(tmp_path, source, capsys):
     config = small()
     assert commands.train(config, tmp_path / "whole", source=source) == 6
     assert interrupted_after(config, tmp_path / "parts", source, 2) == 2
-    assert "run the same command to go on" in capsys.readouterr().out
+    assert "the same command goes on" in capsys.readouterr().out
     assert commands.train(config, tmp_path / "parts", source=source) == 6
     assert "goes on from step 2 of 6" in capsys.readouterr().out
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
@@ -103,7 +106,7 @@ def test_metrics_verification_and_retention(tmp_path, source):
     verification = [r for r in found if "verification_accuracy" in r]
     assert [r["step"] for r in training] == [1, 2, 3, 4, 5, 6]
     assert [r["step"] for r in verification] == [3, 6]
-    assert verification[0]["benchmark"] == "faces"
+    assert verification[0]["benchmark"] == "faces:identities=4,images=4"
     assert training[2]["epoch"] == 1.0
     assert all(r["distance"] == 0 for r in training)
     seconds = [r["seconds"] for r in found]
@@ -125,6 +128,21 @@ def test_a_resume_drops_the_lines_after_the_checkpoint(tmp_path, source):
         log.write({"step": 4, "loss": 1.0}, "step 4")
     assert [r["step"] for r in rows(tmp_path / "run")] == [1, 2, 3, 4]
     assert rows(tmp_path / "run")[-1]["seconds"] >= last["seconds"]
+
+
+def test_other_data_in_a_resume_is_refused(tmp_path, source):
+    config = small("baseline", epochs=1.0)
+    commands.train(config, tmp_path / "run", source=source)
+    other = Faces(identities=8, images=8)
+    config = small("baseline", epochs=1.0)
+    with pytest.raises(InputError, match="its run has 48 images, the data now has 64"):
+        commands.train(config, tmp_path / "run", source=other)
+
+
+def test_a_start_that_failed_before_a_checkpoint_does_not_bind(tmp_path, source):
+    with pytest.raises(InputError, match="less than a batch of 64"):
+        commands.train(small("baseline", batch=64), tmp_path / "run", source=source)
+    assert commands.train(small("baseline", epochs=1.0), tmp_path / "run", source=source) == 3
 
 
 def test_tensorboard_gets_the_scalars_where_asked_for(tmp_path):
@@ -158,6 +176,14 @@ def test_a_contradicting_config_is_refused_with_the_keys_named(tmp_path, source)
         ({"batch": 64}, "48 images are less than a batch of 64"),
         ({"model.bn_group": 5}, "bn_group=5 does not divide"),
         ({"epochs": 0.0}, "epochs=0"),
+        ({"epochs": float("nan")}, "epochs=nan"),
+        ({"seed": -1}, "seed=-1"),
+        ({"batch": 0}, "batch=0"),
+        ({"model.embedding": 0}, "model.embedding=0"),
+        ({"model.bn_group": -8}, "model.bn_group=-8"),
+        ({"model.input_std": (1.0, 0.0, 1.0)}, "model.input_std"),
+        ({"run.keep": 0}, "run.keep=0"),
+        ({"schedule.factor": -1.0}, "schedule.factor=-1"),
         ({"augment.crop": 90}, "augment.crop=90"),
         ({"margin.name": "arc"}, "unknown margin.name"),
         ({"optimizer.name": "lion"}, "unknown optimizer.name"),
@@ -231,7 +257,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_it(tmp_path):
     """A limit on the size of files stands in for a full disk: writing fails inside a save."""
     workdir = tmp_path / "run"
     code, output = run_apart(workdir, stop=("step 4/9", signal.SIGTERM))
-    assert code == 0, output
+    assert code == 128 + signal.SIGTERM, output
     assert "saved step" in output
     steps, before = saved(workdir), weights(workdir)
 

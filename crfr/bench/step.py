@@ -12,7 +12,7 @@ import numpy as np
 
 from crfr import environment
 from crfr.commands import compile_training
-from crfr.recipe import Config
+from crfr.recipe import Config, check_config
 from crfr.train import sharding
 from crfr.views.augment import Augmentation, draw, make_views
 from crfr.views.degrade import SIDE
@@ -34,11 +34,12 @@ def bench_step(config: Config, classes: int, repeats: int, out: Path | None) -> 
 
     Images are random, as noise costs what faces cost.  Prints a table; writes JSON where asked.
     """
+    check_config(config)
     mesh = sharding.make_mesh()
     init, _, update, constants = compile_training(
         config, classes, lambda _: config.schedule.learning_rate, mesh
     )
-    state = init(jax.random.key(config.seed))
+    state = init()
     rng = np.random.default_rng(config.seed)
     images = rng.integers(0, 256, (config.batch, SIDE, SIDE, 3), np.uint8)
     label = rng.integers(0, classes, config.batch).astype(np.int32)

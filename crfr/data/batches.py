@@ -11,7 +11,7 @@ import grain
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from crfr.data.records import Source, read_image
+from crfr.data.records import Source, read_example
 from crfr.errors import InputError
 
 Batch = dict[str, UInt8[np.ndarray, "b h w c"] | Int32[np.ndarray, " b"]]
@@ -27,10 +27,8 @@ class _Examples:
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict:
-        return {
-            "image": read_image(self.source, index),
-            "label": np.int32(self.source[index]["label"]),
-        }
+        example = read_example(self.source, index)
+        return {"image": example["image"], "label": np.int32(example["label"])}
 
 
 def train_batches(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from crfr.data import faces
 from crfr.data.recordio import require_file
-from crfr.data.records import decode, read_image
+from crfr.data.records import decode, read_example
 from crfr.data.unpickle import PickledArray, unpickle
 from crfr.errors import InputError, unknown
 
@@ -59,8 +59,8 @@ def _load_faces(spec: str) -> Benchmark:
         )
     source = faces.Faces(split="eval", **settings)
     progress = tqdm(range(len(source)), desc=f"drawing {spec}", unit=" images", disable=None)
-    images = np.stack([read_image(source, index, SIZE) for index in progress])
-    return Benchmark("faces", images, pairs, same)
+    images = np.stack([read_example(source, index, SIZE)["image"] for index in progress])
+    return Benchmark(spec, images, pairs, same)
 
 
 def _load_bin(path: Path) -> Benchmark:

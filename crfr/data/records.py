@@ -235,14 +235,17 @@ def decode(image: bytes | np.ndarray, where: str) -> UInt8[np.ndarray, "h w 3"]:
     raise InputError(f"{where}: {width}x{height} px is too large; {DAMAGED}")
 
 
-def read_image(source: Source, index: int, size: int = 112) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """Image `index`, decoded; InputError if it does not decode or is not `size` px square."""
-    where = source.where(index)
-    image = decode(source[index]["image"], where)
+def read_example(source: Source, index: int, size: int = 112) -> dict:
+    """Example `index`: {"image": uint8 [size size 3] RGB, "label": int}.
+
+    InputError if the image does not decode or is not `size` px square.
+    """
+    where, example = source.where(index), source[index]
+    image = decode(example["image"], where)
     if image.shape != (size, size, 3):
         height, width = image.shape[:2]
         raise InputError(
             f"{where}: the image is {width}x{height} px (width x height), not {size}x{size}; "
             f"align the faces and crop them to {size} px before packing"
         )
-    return image
+    return {"image": image, "label": example["label"]}

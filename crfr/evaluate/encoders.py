@@ -55,10 +55,12 @@ def load_encoder(
     `build` makes the network and the optimizer (whose state lies in the checkpoint too) from a
     config. Raises InputError for a folder that is no training run and a step that is not there.
     """
-    folder, at, number = spec.partition("@")
-    workdir = Path(folder)
-    if at and not number.isdigit():
+    folder, at, number = spec.rpartition("@")
+    if Path(spec).is_dir() or not at:  # a folder's name may hold an @
+        folder, at = spec, ""
+    if at and not (number.isascii() and number.isdecimal()):
         raise InputError(f"model {spec!r}: the step after @ is not a number")
+    workdir = Path(folder)
     config = read_config(workdir)
     with Checkpoints(workdir, read_only=True) as checkpoints:
         steps = checkpoints.steps()

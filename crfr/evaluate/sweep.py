@@ -167,7 +167,10 @@ def _open(out: Path, identity: dict[str, Any]) -> dict[str, Any]:
         out.mkdir(parents=True, exist_ok=True)
         environment.write_json(path, identity)
         return identity
-    summary = json.loads(path.read_text())
+    try:
+        summary = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON; choose another --out, or delete this one") from error
     for key, value in identity.items():
         if summary.get(key) != value:
             raise InputError(

@@ -7,6 +7,8 @@ from jaxtyping import Array, Float, Int
 
 from crfr.errors import unknown
 
+MARGINS = {"arcface": 0.5, "cosface": 0.35}  # name -> its authors' margin
+
 
 def _replace_target(
     cosine: Float[Array, "*n k"], label: Int[Array, "*n"], target: Float[Array, "*n k"]
@@ -74,12 +76,13 @@ def margin_logits(
     *,
     name: str,
     scale: float,
-    margin: float,
+    margin: float | None,
     gradient: str,
 ) -> Float[Array, "*n k"]:
     """The logits of the margin called `name`; CosFace has no other `gradient`."""
+    if name not in MARGINS:
+        raise unknown("margin.name", name, MARGINS)
+    margin = MARGINS[name] if margin is None else margin
     if name == "arcface":
         return arcface_logits(cosine, label, scale=scale, margin=margin, gradient=gradient)
-    if name == "cosface":
-        return cosface_logits(cosine, label, scale=scale, margin=margin)
-    raise unknown("margin.name", name, ("arcface", "cosface"))
+    return cosface_logits(cosine, label, scale=scale, margin=margin)

@@ -48,9 +48,9 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, shape, self.param_dtype)
         scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if train:
             axes = tuple(range(x.ndim - 1))
-            wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
             batch_mean = group_mean(wide.mean(axes), self.span)
             batch_square = group_mean(jnp.square(wide).mean(axes), self.span)
             batch_var = jnp.maximum(batch_square - jnp.square(batch_mean), 0)
@@ -60,6 +60,7 @@ class BatchNorm(nn.Module):
                 var.value = kept * var.value + (1 - kept) * batch_var
         else:
             batch_mean, batch_var = mean.value, var.value
+        # centred before it is scaled, in the wide type: an offset rounded to bfloat16 would cost
+        # the digits that matter where the mean is large against the deviation
         factor = scale * jax.lax.rsqrt(batch_var + self.epsilon)
-        offset = bias - batch_mean * factor
-        return x * factor.astype(self.dtype) + offset.astype(self.dtype)
+        return ((wide - batch_mean) * factor + bias).astype(self.dtype)

@@ -7,8 +7,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from crfr.errors import InputError
-
-FOLDER = "checkpoints"
+from crfr.workdir import CHECKPOINTS
 
 
 class Checkpoints:
@@ -19,13 +18,13 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, keep: int | None = None, read_only: bool = False):
-        self._folder = workdir.resolve() / FOLDER
+        self._folder = workdir.resolve() / CHECKPOINTS
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, create=not read_only, read_only=read_only
         )
         if read_only and not self._folder.is_dir():
             raise InputError(
-                f"{workdir}: holds no {FOLDER} folder; give the --workdir of a training run"
+                f"{workdir}: holds no {CHECKPOINTS} folder; give the --workdir of a training run"
             )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 

@@ -1,10 +1,11 @@
 """The only loop.  Step n means n finished updates.
 
-Each turn, in this order: read a batch, dispatch the update, write the scalars of an earlier step
-(they leave the device one step late, so that the device never waits for the log), save, verify.
+Each turn, in this order: read a batch, dispatch the update, wait for the update before it, write
+the scalars that are due (one step late, so that the device never waits for the log), verify, save.
 """
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +20,7 @@ from crfr.train.log import Log, duration
 from crfr.train.schedule import due
 from crfr.train.sharding import by_example
 from crfr.train.state import State
-from crfr.train.step import Update
+from crfr.train.step import Scalars, Update
 
 
 def train(
@@ -33,51 +34,56 @@ def train(
     total: int,
     batch: int,
     images: int,
-    learning_rate: Callable[[int], Any],
-    log_every: int,
-    save_every: int,
-    verify_every: int,
+    log_every: float,
+    save_every: float,
+    verify_every: float,
     checkpoints: Checkpoints,
     log: Log,
     verify: Callable[[State], dict[str, Any]] | None,
-) -> tuple[State, int]:
-    """Train from step `start` to `total`; returns the state and the step reached.
+) -> State:
+    """Train from step `start` to `total`.
 
     `batch` is the global batch, `images` the size of the training set (for epochs), the three
     `..._every` are in steps.  `verify(state)` returns the scalars of a verification row.  On
-    SIGTERM or Ctrl-C the loop saves after the update under way and returns early.
+    SIGTERM or Ctrl-C the loop saves after the update under way and raises SystemExit(128 + signal);
+    a second one ends it at once.
     """
     place = by_example(mesh)
-    pending: tuple[int, dict] | None = None
+    pending: tuple[int, Scalars] | None = None
+    previous: Scalars | None = None
     asked: list[int] = []
     mark, marked = time.monotonic(), start
+
+    def ask(number: int, _: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
 
     def write_pending() -> None:
         nonlocal pending, mark, marked
         if pending is None:
             return
-        step, scalars = pending
-        pending = None
+        (step, scalars), pending = pending, None
         values = {name: float(v) for name, v in jax.device_get(scalars).items()}
         rate = (step - marked) * batch / (time.monotonic() - mark)
         mark, marked = time.monotonic(), step
-        row = {
-            "step": step,
-            "epoch": round(step * batch / images, 4),
-            **values,
-            "learning_rate": float(learning_rate(step - 1)),
-            "images_per_second": round(rate, 1),
-        }
         log.write(
-            row,
-            f"step {step}/{total}  epoch {row['epoch']:.2f}  loss {values['loss']:.3f} (ce "
-            f"{values['cross_entropy']:.3f}, distance {values['distance']:.4f})  accuracy "
-            f"{100 * values['accuracy']:.1f} %  lr {row['learning_rate']:.2g}  {rate:.0f} "
+            {
+                "step": step,
+                "epoch": round(step * batch / images, 4),
+                **values,
+                "images_per_second": round(rate, 1),
+            },
+            f"step {step}/{total}  epoch {step * batch / images:.2f}  loss {values['loss']:.3f} "
+            f"(ce {values['cross_entropy']:.3f}, distance {values['distance']:.4f})  accuracy "
+            f"{100 * values['accuracy']:.1f} %  lr {values['learning_rate']:.2g}  {rate:.0f} "
             f"images/s  left {duration((total - step) * batch / max(rate, 1e-9))}",
         )
 
-    previous = {s: signal.signal(s, lambda s, _: asked.append(s)) for s in _stoppable()}
-    step = start
+    # handlers can be set in the main thread only
+    main = threading.current_thread() is threading.main_thread()
+    stops = (signal.SIGTERM, signal.SIGINT) if main else ()
+    handlers = {number: signal.signal(number, ask) for number in stops}
     try:
         for step in range(start + 1, total + 1):
             examples = next(stream)
@@ -87,40 +93,32 @@ def train(
             )
             with jax.transfer_guard("disallow"):
                 state, scalars = update(state, image, label, *constants)
+            # one update ahead of the device and no more: a stop is heard in time, memory is bounded
+            jax.block_until_ready(previous)
+            previous = scalars
             write_pending()
-            if due(step, log_every, total):
-                pending = (step, scalars)
             stop = bool(asked)
-            if due(step, save_every, total) or stop:
-                write_pending()
-                checkpoints.save(step, state)
-            if verify is not None and due(step, verify_every, total) and not stop:
+            saving = due(step, save_every, total) or stop
+            if saving or due(step, log_every, total):
+                pending = (step, scalars)
+            if verify is not None and due(step, verify_every, total):
                 write_pending()
                 before = time.monotonic()
                 found = verify(state)
-                row = {"step": step, "epoch": round(step * batch / images, 4), **found}
                 log.write(
-                    row,
+                    {"step": step, "epoch": round(step * batch / images, 4), **found},
                     f"step {step}/{total}  {found['benchmark']}: verification accuracy "
                     f"{100 * found['verification_accuracy']:.2f} % at 112 px",
                 )
                 mark += time.monotonic() - before  # verification does not count against images/s
+            if saving:
+                write_pending()  # a loss that is not finite stops here, before it is saved
+                checkpoints.save(step, state)
             if stop:
-                print(
-                    f"stopped by signal {asked[0]}: saved step {step}; "
-                    "run the same command to go on"
-                )
-                break
+                checkpoints.wait()
+                print(f"stopped by signal {asked[0]}: saved step {step}; the same command goes on")
+                raise SystemExit(128 + asked[0])
     finally:
-        for number, handler in previous.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-    return state, step
-
-
-def _stoppable() -> list[int]:
-    """The signals to turn into a save; handlers can be set in the main thread only."""
-    import threading
-
-    if threading.current_thread() is not threading.main_thread():
-        return []
-    return [signal.SIGTERM, signal.SIGINT]
+    return state

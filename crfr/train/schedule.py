@@ -12,11 +12,16 @@ def steps_of(epochs: float, images: int, batch: int) -> int:
     return math.ceil(epochs * images / batch)
 
 
-def due(step: int, every: int, total: int) -> bool:
-    """Whether what happens every `every` steps, and after the last, happens after this one; 0 is
-    never.
+def due(step: int, every: float, total: int) -> bool:
+    """Whether what happens every `every` steps, and after the last, happens after this one.
+
+    `every` may be a fraction (an epoch of 100 images is 3.125 batches of 32): then it happens after
+    the step that completes each multiple.  0 is after the last step only.
     """
-    return every > 0 and (step % every == 0 or step == total)
+    if step == total or every <= 0:
+        return step == total
+    # the small term keeps a multiple that is not exact in binary on its own step
+    return int(step / every + 1e-9) > int((step - 1) / every + 1e-9)
 
 
 def learning_rate(

@@ -65,11 +65,14 @@ def update(
     distance_weight: float,
     classes: int,
     bn_group: int,
+    rate: optax.Schedule,
     tx: optax.GradientTransformation,
 ) -> tuple[State, Scalars]:
     """One training step over a global batch; the randomness of step n is `fold_in(key, n)`."""
     batch = images.shape[0]
-    resolution_key, draw_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+    resolution_key, draw_key, dropout_key = jax.random.split(
+        jax.random.fold_in(key, state.step + 1), 3
+    )
     which = draw_resolutions(method, resolution_key, batch)
     draws = draw(augmentation, draw_key, batch)
     dropout_keys = jax.random.split(dropout_key, which.shape)
@@ -103,6 +106,7 @@ def update(
     grads, (batch_stats, scalars) = jax.grad(loss_of, has_aux=True)(state.params)
     changes, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, changes)
+    scalars["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
     return State(state.step + 1, params, batch_stats, opt_state), scalars
 
 
@@ -112,7 +116,7 @@ def compile_update(
     mesh: Mesh,
     method: Method,
     augmentation: Augmentation,
-    seed: int,
+    key: Array,
     **settings: Any,
 ) -> tuple[Update, tuple[Array, Array]]:
     """(jitted update, constants): call it as `update(state, images, label, *constants)`.
@@ -121,7 +125,7 @@ def compile_update(
     `state` (arrays or shapes) tells the sharding; `settings` are the other keywords of `update`.
     """
     matrices = view_bank(method.resolutions, augmentation.crop)
-    constants = jax.device_put((jax.random.key(seed), matrices), replicated(mesh))
+    constants = jax.device_put((key, matrices), replicated(mesh))
     shardings = state_sharding(state, mesh)
     examples, whole = by_example(mesh), replicated(mesh)
     compiled = jax.jit(

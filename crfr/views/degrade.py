@@ -21,6 +21,8 @@ from crfr.errors import InputError, unknown
 
 SIDE = 112  # px, the side of an aligned face and of the network's input (paper section 3.2)
 
+LARGEST = 256  # px; the bank of a side holds side^3 numbers, three times
+
 # What a variant of the degradation does: its kernel, whether the small image is rounded to uint8 as
 # saving it would, whether the result is clipped to the pixel range as the authors' code does.
 VARIANTS = {
@@ -163,6 +165,11 @@ def degrade(
     if len(shape) != 4 or shape[1] != shape[2]:
         raise InputError(
             f"images of shape {list(shape)}: degrade takes square images [n h w c], h = w"
+        )
+    if shape[1] > LARGEST:
+        raise InputError(
+            f"images of {shape[1]} px: degrade keeps matrices for every resolution, which it does "
+            f"up to {LARGEST} px; align the faces to 112 px first"
         )
     if variant not in VARIANTS:
         raise unknown("degradation", variant, VARIANTS)
