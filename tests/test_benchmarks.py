@@ -301,7 +301,7 @@ def test_specs_that_name_nothing(tmp_path, spec, words):
 
 def test_procedural_benchmark():
     benchmark = load_benchmark("faces:identities=5,images=3,seed=2")
-    assert benchmark.name == "faces"
+    assert benchmark.name == "faces:identities=5,images=3,seed=2"
     assert benchmark.images.shape == (15, 112, 112, 3)
     pairs, same = faces.face_pairs(5, 3, 2)
     assert np.array_equal(benchmark.pairs, pairs)
