@@ -236,10 +236,7 @@ def decode(image: bytes | np.ndarray, where: str) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def read_example(source: Source, index: int, size: int = 112) -> dict:
-    """Example `index`: {"image": uint8 [size size 3] RGB, "label": int}.
-
-    InputError if the image does not decode or is not `size` px square.
-    """
+    """{"image": uint8 [size size 3] RGB, "label": int}; InputError for any other image."""
     where, example = source.where(index), source[index]
     image = decode(example["image"], where)
     if image.shape != (size, size, 3):

@@ -55,7 +55,7 @@ def decay_mask(params: Any, norm_and_bias: bool) -> Any:
     request.
     """
 
-    def decays(path: tuple, _: Array) -> bool:
+    def decays(path: tuple, _: Any) -> bool:
         return norm_and_bias or path[-1].key in ("kernel", "classes")
 
     return jax.tree_util.tree_map_with_path(decays, params)
