@@ -61,6 +61,8 @@ def find_config(path: str) -> str:
     Raises InputError with the nearest name where there is none.
     """
     file, colon, argument = path.partition(":")
+    if not file.endswith(".py"):
+        raise InputError(f"config {file!r}: a config is a Python file, as configs/bt_m.py")
     if Path(file).is_file():
         return path
     here = Path(__file__).parent

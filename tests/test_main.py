@@ -131,6 +131,7 @@ def test_a_wrong_command_line_is_one_line_and_code_2(tmp_path):
         ("train", "--config is missing"),
         ("train --config=configs/bt.py", "--workdir is missing"),
         ("train --config=configs/bt_n.py --workdir=x", "did you mean 'configs/bt_m.py'"),
+        ("train --config=README.md --workdir=x", "a config is a Python file"),
         ("train --config=nowhere/bt_m.py --workdir=x", "unknown config 'nowhere/bt_m.py'"),
         ("train --config=configs/bt.py:q=3 --workdir=x", "unknown argument of bt.py 'q'"),
         ("train --config=configs/bt.py:r=x --workdir=x", "r takes a whole number"),
