@@ -76,8 +76,8 @@ def test_eight_devices_give_the_losses_of_one_in_float64(method, group):
 
 def test_eight_devices_give_the_losses_of_one_in_float32():
     # At 0.01, without warm-up, this untrained network amplifies rounding a hundredfold a step
-    # (float64 agrees to 1e-9 all the same); at 0.001 the two runs stay together.
-    one, eight = (losses_of("st-m2", devices, 0, rate=0.001) for devices in (1, 8))
+    # (float64 agrees to 1e-9 all the same), at 0.001 tenfold; at 0.0001 the runs stay together.
+    one, eight = (losses_of("st-m2", devices, 0, rate=0.0001) for devices in (1, 8))
     np.testing.assert_allclose(eight[0], one[0], rtol=1e-5)
     np.testing.assert_allclose(eight, one, rtol=1e-3)
 
