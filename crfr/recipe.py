@@ -17,7 +17,7 @@ def recipe() -> Config:
 
     Keys under `run` may change between two starts of one run; all others are part of what it is.
     """
-    return ConfigDict(
+    config = ConfigDict(
         {
             "method": "baseline",  # baseline, bt-R, bt-m, st-R, st-m1, st-m2
             "seed": 0,
@@ -27,7 +27,7 @@ def recipe() -> Config:
             "distance_weight": config_dict.placeholder(float),  # unset: the method's (25 or 3)
             "model": {
                 "name": "resnet50",  # resnet50, resnet18, tiny
-                "version": "v1",  # v1: stride in the first 1x1; v1.5: in the 3x3
+                "version": "v1",  # of ResNet-50.  v1: stride in the first 1x1; v1.5: in the 3x3
                 "width": config_dict.placeholder(
                     int
                 ),  # channels of the first stage; unset: the name's
@@ -59,8 +59,8 @@ def recipe() -> Config:
             "schedule": {
                 "kind": "steps",  # steps, cosine
                 "learning_rate": 0.01,
-                "drops": (9, 13),  # epochs
-                "factor": 0.1,
+                "drops": (9, 13),  # epochs, of the kind "steps"
+                "factor": 0.1,  # at each drop
                 "warmup_epochs": 0.0,
             },
             "run": {
@@ -75,6 +75,7 @@ def recipe() -> Config:
             },
         }
     )
+    return config.lock()  # a key that is not above cannot be set
 
 
 def _whole(low: int) -> tuple[Callable[[Any], bool], str]:
@@ -160,11 +161,14 @@ def parse_argument(
     >>> parse_argument("bt.py", "r=5,quick", r=7, quick=False)
     {'r': 5, 'quick': True}
     """
-    values = dict(defaults)
+    values, seen = dict(defaults), set()
     for part in filter(None, (argument or "").split(",")):
         name, equals, value = part.partition("=")
         if name not in defaults:
             raise unknown(f"argument of {file}", name, defaults)
+        if name in seen:
+            raise InputError(f"{file}:{argument}: {name} is given twice")
+        seen.add(name)
         if isinstance(defaults[name], bool):
             if equals:
                 raise InputError(f"{file}:{part}: {name} takes no value")

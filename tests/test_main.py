@@ -93,9 +93,14 @@ def test_documented_commands_parse(line, monkeypatch):
 
 @pytest.mark.usefixtures("one_device")
 def test_the_readme_s_commands_that_need_no_data_run(tmp_path, monkeypatch):
-    """Shortened: a quarter of an epoch, or the small settings above."""
+    """Shortened: a quarter of an epoch, or the small settings above.
+
+    `crfr quickstart` runs as what it is in launch/quickstart.sh, which finds its set-up done, where
+    the suite runs from the checkout's own .venv.
+    """
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    assert "\nlaunch/quickstart.sh\n" in text
     for line in re.findall(r"^crfr .*$", text, re.M):
         words = shlex.split(line, comments=True)[1:]
         if "faces_emore/" in line:  # the reader's own data
@@ -104,6 +109,12 @@ def test_the_readme_s_commands_that_need_no_data_run(tmp_path, monkeypatch):
             words += SMALL
         if words[0] == "quickstart":
             words.append("--epochs=0.25")
+            if Path(sys.prefix) == (ROOT / ".venv").resolve():
+                script = [ROOT / "launch/quickstart.sh", *words[1:]]
+                result = subprocess.run(script, capture_output=True, text=True)
+                assert result.returncode == 0, result.stderr
+                assert "report.html" in result.stdout
+                continue
         if words[0] == "bench":
             words += [*SMALL, "--repeats=2", "--classes=40"]
         small = "--benchmark=faces:identities=5,images=4"
@@ -136,6 +147,7 @@ def test_a_wrong_command_line_is_one_line_and_code_2(tmp_path):
         ("train --config=configs/bt.py:q=3 --workdir=x", "unknown argument of bt.py 'q'"),
         ("train --config=configs/bt.py:r=x --workdir=x", "r takes a whole number"),
         ("train --config=configs/bt.py:quick=1 --workdir=x", "quick takes no value"),
+        ("train --config=configs/bt.py:r=5,r=9 --workdir=x", "r is given twice"),
         ("train --config=configs/bt.py --config.epoch=3 --workdir=x", 'Did you mean "epochs"'),
         ("train --config=configs/bt.py --config.modle.name=a --workdir=x", 'Did you mean "model"'),
         ("train --config=configs/bt.py --config.epochs=many --workdir=x", "config.epochs=many"),
@@ -161,6 +173,28 @@ def test_a_wrong_command_line_is_one_line_and_code_2(tmp_path):
 def test_errors_name_the_nearest(line, message, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=message) as refusal:
         main.run(shlex.split(line.replace("=y", f"={tmp_path}/y")))
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def get_config(a=None):\n    return undefined", "own.py:2: NameError: name 'undefined'"),
+        ("def get_config(a=None)\n    return 1", "own.py:1: expected ':'"),
+        ("def get_config(a=None):\n    return 1 + None", "own.py:2: TypeError: unsupported"),
+        ("x = 1", "defines no get_config"),
+        (
+            "from crfr.recipe import recipe\ndef get_config(a=None):\n    c = recipe()\n"
+            "    c.model.widht = 3\n    return c",
+            'own.py:4: .*Did you mean "width"',
+        ),
+    ],
+)
+def test_a_mistake_in_a_config_file_is_named_by_its_line(body, message, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(body)
+    with pytest.raises(InputError, match=message) as refusal:
+        main.run(["train", f"--config={own}", f"--workdir={tmp_path}/run"])
     assert len(str(refusal.value).splitlines()) == 1
 
 

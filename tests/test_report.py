@@ -119,7 +119,8 @@ def write_sweep(path: Path, rows: list[dict] | None = None, *, method="baseline"
     content = {
         "schema": 1,
         **{name: rows[0][name] for name in ("model", "step", "method", "benchmark")},
-        "command": f"crfr sweep --model=runs/{method} --out={path.name}",
+        "benchmark_fingerprint": "0123456789abcdef",
+        "commands": [f"crfr sweep --model=runs/{method} --out={path.name}"],
         "commit": "0123abc",
         "versions": versions,
         "devices": {"count": 1, "kind": "NVIDIA H100"},
@@ -397,7 +398,7 @@ def test_text_from_files_is_only_ever_text(tmp_path):
             "run": [dict.fromkeys(["started", "command", "commit", "devices", "images"], HOSTILE)],
             "seconds": HOSTILE,
         }
-        about = {"command": HOSTILE, "commit": HOSTILE, "versions": {HOSTILE: HOSTILE}}
+        about = {"commands": [HOSTILE], "commit": HOSTILE, "versions": {HOSTILE: HOSTILE}}
         about |= {"devices": [HOSTILE], "images": HOSTILE, "training": training}
         dirs.append(write_sweep(tmp_path / f"<b>{i}", rows, method="bt-m", **about))
         write_lines(
@@ -677,6 +678,16 @@ def test_numbers_measured_in_different_ways_are_kept_apart(tmp_path, name):
     assert not (tmp_path / "report.html").exists()
 
 
+def test_two_benchmarks_of_one_name_are_kept_apart(tmp_path):
+    a = write_sweep(tmp_path / "a", make_rows("baseline"))
+    other = make_rows("bt-m")
+    b = write_sweep(tmp_path / "b", other, method="bt-m", benchmark_fingerprint="fedcba")
+    with pytest.raises(
+        InputError, match=r"differ in fingerprint of benchmark 'lfw': '0123.*fedcba"
+    ):
+        write_report([a, b], tmp_path / "report.html")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -723,7 +734,8 @@ def test_damaged_directories_are_refused(tmp_path):
         ("sweep.json", b"[]", r"sweep\.json: not a JSON object"),
         ("sweep.json", json.dumps(changed | {"schema": 7}).encode(), "schema 7"),
         ("sweep.json", json.dumps(changed | {"step": 1}).encode(), "more than one"),
-        ("sweep.json", json.dumps(changed | {"training": []}).encode(), "training no object"),
+        ("sweep.json", json.dumps(changed | {"training": []}).encode(), r"training is \[\]"),
+        ("sweep.json", json.dumps(changed | {"commands": "x"}).encode(), "commands is 'x'"),
         ("sweep.json", json.dumps({"schema": 1}).encode(), "no model, step"),
         ("metrics.jsonl", log + b'{"step"', r"metrics\.jsonl line \d+: not JSON"),
         ("metrics.jsonl", b'{"loss": 1}', r"metrics\.jsonl line 1: step is None"),

@@ -151,6 +151,7 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32():
     [
         ({"name": "resnet5"}, "did you mean 'resnet50'"),
         ({"name": "tiny", "version": "v2"}, "model.version"),
+        ({"name": "tiny", "version": "v1.5"}, "tiny has one form only"),
         ({"name": "tiny", "head": "F"}, "model.head"),
         ({"name": "tiny", "dtype": "float16"}, "model.dtype"),
         ({"name": "tiny", "dropout": 1.0}, "model.dropout=1.0"),

@@ -166,10 +166,10 @@ def test_a_foreign_sweep_is_refused(encoder, benchmark, tmp_path):
         run(dataclasses.replace(encoder, step=4), benchmark, tmp_path)
     with pytest.raises(InputError, match="thresholds='exact', not 'knoche'"):
         run(encoder, benchmark, tmp_path, thresholds="knoche")
-    with pytest.raises(InputError, match="fingerprint"):
+    with pytest.raises(InputError, match="model_fingerprint"):
         run(dataclasses.replace(encoder, fingerprint="other"), benchmark, tmp_path)
     fewer = Benchmark(SPEC, benchmark.images, benchmark.pairs[:20], benchmark.same[:20])
-    with pytest.raises(InputError, match="fingerprint"):
+    with pytest.raises(InputError, match="benchmark_fingerprint"):
         run(encoder, fewer, tmp_path)
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -271,6 +273,37 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_it(tmp_path):
     code, output = run_apart(workdir)
     assert code == 0, output
     assert weights(workdir).step == 9
+
+
+@pytest.mark.parametrize(("size", "steps"), [("8k", []), ("900k", [3])])
+def test_a_full_disk_leaves_whole_files(tmp_path, size, steps):
+    """A real one, of a mount namespace's own: full in metrics.jsonl, or at the second save."""
+    disk, kept = tmp_path / "disk", tmp_path / "kept"
+    disk.mkdir()
+    inside = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    mount = f"mount -t tmpfs -o size={size} tmpfs {disk}"
+    allowed = shutil.which("unshare") and subprocess.run([*inside, mount], capture_output=True)
+    if not allowed or allowed.returncode:
+        pytest.skip("no right to make a mount namespace here")
+    train = [sys.executable, "-m", "crfr.main", "train", "--config=configs/baseline.py:quick"]
+    train += ["--config.data=faces:identities=8,images=6", "--config.run.benchmark="]
+    train += ["--config.batch=16", "--config.model.bn_group=16", "--config.model.width=4"]
+    train += ["--config.model.embedding=16", "--config.epochs=3", "--config.run.save_every=1"]
+    train += ["--config.run.log_every=1", f"--workdir={disk}/run"]
+    result = subprocess.run(
+        [*inside, f"{mount}; {shlex.join(train)}; code=$?; cp -r {disk}/run {kept}; exit $code"],
+        env={**os.environ, "XLA_FLAGS": ""}, cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 2, result.stderr
+    # TensorStore's threads may print tracebacks of their own before the one line that counts
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"crfr: {disk}/run/{'checkpoints' if steps else 'metrics'}")
+    assert "make room" in last
+    assert saved(kept) == steps
+    if steps:
+        assert weights(kept).step == 3
+    for name in ("config.json", "run.json"):
+        json.loads((kept / name).read_text())
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):

@@ -101,7 +101,11 @@ def sweep(
         "thresholds": thresholds,
         "flip": flip,
     }
-    identity = {**common, "fingerprint": f"{encoder.fingerprint}-{_fingerprint(benchmark)}"}
+    identity = {
+        **common,
+        "model_fingerprint": encoder.fingerprint,
+        "benchmark_fingerprint": _fingerprint(benchmark),
+    }
     summary = _open(out, identity)
     rows = environment.read_lines(out / ROWS)
     finished = {row["resolution"] for row in rows}
@@ -135,8 +139,10 @@ def sweep(
             environment.write_lines(out / ROWS, rows)
     rows.sort(key=lambda row: (-row["resolution"], SCENARIOS.index(row["scenario"])))
     environment.write_lines(out / ROWS, rows)
+    commands = summary.get("commands", [])
     summary |= {
-        "command": environment.command(),
+        # a call that finds everything done adds nothing to how the rows were made
+        "commands": [*commands, environment.command()] if wanted or not commands else commands,
         "commit": environment.commit(),
         "versions": environment.versions(),
         "devices": {"count": mesh.size, "kind": mesh.devices.flat[0].device_kind},

@@ -176,6 +176,10 @@ def build(
     if not 0 <= dropout < 1:
         raise InputError(f"model.dropout={dropout}: give a rate in [0, 1)")
     stages, default_width, bottleneck = ARCHITECTURES[name]
+    if version != "v1" and not bottleneck:
+        raise InputError(
+            f"model.version={version}: {name} has one form only; leave it at v1, or choose resnet50"
+        )
     return ResNet(
         stages=stages,
         width=width or default_width,

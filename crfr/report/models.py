@@ -53,6 +53,9 @@ def _check_alike(sweeps: list[Sweep]) -> None:
     """Accuracies measured in different ways may not stand in one table."""
     where: dict[tuple, dict] = {}
     for sweep in sweeps:
+        content = ("fingerprint of benchmark", repr(sweep.about["benchmark"]))
+        fingerprint = sweep.about["benchmark_fingerprint"]
+        where.setdefault(content, {}).setdefault(fingerprint, {})[sweep.path] = None
         for row in sweep.rows:
             for name in CONDITIONS:
                 where.setdefault((name,), {}).setdefault(getattr(row, name), {})[sweep.path] = None

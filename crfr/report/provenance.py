@@ -80,7 +80,7 @@ def provenance(sweep: Sweep, label: str) -> str:
     pairs += [
         ("Measured on", f"{_plain(about['benchmark'])}, {measured}"),
         ("Sweep took", duration(about["seconds"])),
-        ("Sweep command", _code(about["command"])),
+        *(("Sweep command", _code(command)) for command in about["commands"]),
         ("Directory", _code(str(sweep.path))),
     ]
     for name, show in (("commit", _code), ("devices", _plain), ("versions", _plain)):

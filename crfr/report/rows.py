@@ -16,8 +16,8 @@ from crfr.errors import InputError, unknown
 SCHEMA = 1
 SCENARIOS = ("CR", "CR_A", "CR_B", "ER")
 ABOUT = (
-    *("model", "step", "method", "benchmark", "command", "commit", "versions", "devices"),
-    *("images", "pairs", "seconds", "training"),
+    *("model", "step", "method", "benchmark", "benchmark_fingerprint", "commands", "commit"),
+    *("versions", "devices", "images", "pairs", "seconds", "training"),
 )
 AGAIN = "sweep that model again with `crfr sweep`"
 
@@ -150,10 +150,11 @@ def read_sweep(path: Path) -> Sweep:
     if not isinstance(about, dict):
         raise InputError(f"{path / 'sweep.json'}: not a JSON object: {AGAIN}")
     _check_schema(about, str(path / "sweep.json"), ABOUT)
-    if type(about["seconds"]) not in (int, float) or not isinstance(about["training"], dict | None):
-        raise InputError(
-            f"{path / 'sweep.json'}: seconds is no number or training no object: {AGAIN}"
-        )
+    kinds = {"seconds": int | float, "training": dict | None, "commands": list}
+    kinds["benchmark_fingerprint"] = str
+    for name, kind in kinds.items():
+        if not isinstance(about[name], kind):
+            raise InputError(f"{path / 'sweep.json'}: {name} is {about[name]!r}: {AGAIN}")
     names = {str((row.model, row.step, row.method)) for row in rows}
     names.add(str((about["model"], about["step"], about["method"])))
     if len(names) > 1:

@@ -1,7 +1,9 @@
 """Scalars of a run: metrics.jsonl, one console line each, TensorBoard where asked for."""
 
+import errno
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,10 @@ class Log:
 
     def __init__(self, workdir: Path, step: int, *, tensorboard: bool = False, show: bool = True):
         self._writer = _tensorboard_writer(workdir) if tensorboard else None
-        path = workdir / FILE
-        kept = [row for row in read_lines(path) if row["step"] <= step]
-        write_lines(path, kept)
-        self._file = path.open("a")
+        self._path = workdir / FILE
+        kept = [row for row in read_lines(self._path) if row["step"] <= step]
+        write_lines(self._path, kept)
+        self._file = self._path.open("ab", buffering=0)  # unbuffered: a line is there or failed
         self._start = time.monotonic() - (kept[-1]["seconds"] if kept else 0.0)
         self._show = show
 
@@ -44,8 +46,15 @@ class Log:
                     f"{name} is {value} at step {row['step']}: training has diverged; lower "
                     "schedule.learning_rate or add schedule.warmup_epochs"
                 )
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
-        self._file.flush()
+        data = (json.dumps(row, allow_nan=False) + "\n").encode()
+        try:
+            if self._file.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise InputError(
+                f"{self._path}: {error.strerror} at step {row['step']}; make room and run the same "
+                "command again"
+            ) from error
         if self._writer is not None:
             for name, value in row.items():
                 if name != "step" and isinstance(value, int | float):

@@ -36,6 +36,11 @@ def learning_rate(
     if warmup >= total:
         raise InputError(f"schedule.warmup_epochs covers {warmup} of {total} steps: give less")
     if kind == "steps":
+        if drops and drops[0] <= warmup:
+            raise InputError(
+                f"schedule.drops begin at step {drops[0]}, inside the {warmup} steps of "
+                "schedule.warmup_epochs: drop later or warm up for less"
+            )
         if list(drops) != sorted(set(drops)):
             raise InputError(
                 f"schedule.drops fall on steps {list(drops)}: give rising, distinct epochs"
