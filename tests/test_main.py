@@ -190,7 +190,9 @@ def test_errors_name_the_nearest(line, message, tmp_path, monkeypatch):
         ),
     ],
 )
-def test_a_mistake_in_a_config_file_is_named_by_its_line(body, message, tmp_path):
+def test_a_mistake_in_a_config_file_is_named_by_its_line(body, message, tmp_path, monkeypatch):
+    # a second file loaded in one process would find the names of the first
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)
     own = tmp_path / "own.py"
     own.write_text(body)
     with pytest.raises(InputError, match=message) as refusal:
