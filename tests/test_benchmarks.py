@@ -11,7 +11,7 @@ from packs import encode, picture
 
 from crfr.data import faces
 from crfr.data.benchmarks import load_benchmark
-from crfr.data.records import decode
+from crfr.data.images import decode
 from crfr.data.unpickle import unpickle
 from crfr.errors import InputError
 

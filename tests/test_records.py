@@ -18,8 +18,10 @@ from packs import (
 )
 from PIL import Image
 
+from crfr.data.images import decode
+from crfr.data.packs import layout, slack
 from crfr.data.recordio import Record, RecordFile
-from crfr.data.records import decode, layout, open_source, read_example, slack
+from crfr.data.records import open_source, read_example
 from crfr.errors import InputError
 
 JPEGS = [encode(picture(seed)) for seed in range(6)]

@@ -15,8 +15,9 @@ from jaxtyping import Bool, Int32, UInt8
 from tqdm import tqdm
 
 from crfr.data import faces
+from crfr.data.images import decode
 from crfr.data.recordio import require_file
-from crfr.data.records import decode, read_example
+from crfr.data.records import read_example
 from crfr.data.unpickle import PickledArray, unpickle
 from crfr.errors import InputError, unknown
 

@@ -112,6 +112,9 @@ class Faces:
         identity, number = divmod(index, self.images)
         return f"faces:seed={self.seed}, identity {identity}, image {number}"
 
+    def identity(self, label: int) -> str:
+        return str(label)
+
 
 def _check(spec: str, name: str, value: int) -> None:
     low, high = _BOUNDS[name]
