@@ -26,6 +26,9 @@ class Numbered:
     def where(self, index):
         return f"numbered, item {index}"
 
+    def identity(self, label):
+        return str(label)
+
 
 def labels(steps, batch=4, **settings):
     stream = train_batches(Numbered(), batch=batch, threads=2, **{"seed": 1, **settings})
