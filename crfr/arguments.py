@@ -15,11 +15,6 @@ from ml_collections import config_flags
 from crfr.errors import InputError, unknown
 
 Flags = flags.FlagValues
-# what the code of a config file may raise
-FAULTS = (
-    *(ArithmeticError, AttributeError, ImportError, LookupError, NameError, SyntaxError),
-    *(TypeError, ValueError),
-)
 
 
 def parse(command: str, arguments: list[str], define: Callable[[Flags], None]) -> Flags:
@@ -73,7 +68,8 @@ def find_config(path: str) -> str:
     here = Path(__file__).parent
     for folder in (here / "configs", here.parent / "configs"):  # in a wheel; in a checkout
         if folder.is_dir():
-            if (folder / Path(file).name).is_file() and Path(file).parent.name in ("", "configs"):
+            named = Path(file).parent in (Path("."), Path("configs"))
+            if named and (folder / Path(file).name).is_file():
                 return f"{folder / Path(file).name}{colon}{argument}"
             raise unknown("config", file, [f"configs/{p.name}" for p in folder.glob("*.py")])
     raise InputError(f"config {file!r}: no such file")
@@ -81,16 +77,14 @@ def find_config(path: str) -> str:
 
 def parse_config(command: str, arguments: list[str], define: Callable[[Flags], None]) -> Flags:
     """As `parse`, for commands that take --config; names the nearest key for one that is not
-    there.
+    there, and the line of a config file whose code fails.
     """
-    resolved = []
-    for position, argument in enumerate(arguments):
+    resolved, file, words = [], "", iter(arguments)
+    for argument in words:
         name, equals, value = argument.partition("=")
-        name = "-" + name if name == "-config" else name
-        if name == "--config" and equals:
-            argument = f"{name}={find_config(value)}"
-        elif position and arguments[position - 1] in ("-config", "--config"):
-            argument = find_config(argument)
+        if name in ("-config", "--config"):
+            found = find_config(value if equals else next(words, ""))
+            argument, file = f"--config={found}", found.partition(":")[0]
         resolved.append(argument)
 
     def define_all(values: Flags) -> None:
@@ -104,32 +98,37 @@ def parse_config(command: str, arguments: list[str], define: Callable[[Flags], N
         define(values)
 
     try:
-        return parse(command, resolved, define_all)
-    except (InputError, *FAULTS) as error:
-        fault = _fault_in_config(error, resolved)
-        if fault is None and isinstance(error, InputError):
+        values = parse(command, resolved, define_all)
+        if values.config is not None:
+            values.config.get("seed")  # raises what ml_collections kept for later, an OSError
+        return values
+    except Exception as error:  # a config file is a program: it may raise anything
+        chain: list[BaseException] = [error]
+        while chain[-1].__context__ is not None:
+            chain.append(chain[-1].__context__)
+        if isinstance(chain[-1], InputError):  # no failure: a config file refuses its argument
             raise
+        fault = next(filter(None, (_place(link, file) for link in reversed(chain))), None)
+        if "'get_config'" in str(chain[-1]):
+            fault = f"{file}: defines no get_config(argument=None)"
         # ml_collections reports an unknown key by the error of the access that failed
-        fault = fault or f"{command}: unknown key {_one_line(error)}"
-        if "no attribute 'get_config'" in fault:
-            fault = f"{command}: the config file defines no get_config(argument=None)"
+        elif fault is None and isinstance(error, AttributeError | KeyError):
+            fault = f"{command}: unknown key {_one_line(error)}"
+        elif fault is None and isinstance(error, OSError):
+            fault = f"{file}: {_one_line(error)}"
+        if fault is None:
+            raise
         raise InputError(fault) from error
 
 
-def _fault_in_config(error: BaseException, arguments: list[str]) -> str | None:
-    """ "FILE:LINE: what" where the code of the reader's own config file failed; else None."""
-    chain = [error]
-    while chain[-1].__context__ is not None:
-        chain.append(chain[-1].__context__)
-    if isinstance(chain[-1], InputError):  # no failure: it refuses its argument
-        return None
-    if isinstance(chain[-1], SyntaxError):
-        return f"{chain[-1].filename}:{chain[-1].lineno}: {chain[-1].msg}"
-    for link in reversed(chain):
-        for frame in reversed(traceback.extract_tb(link.__traceback__)):
-            if frame.filename.endswith(".py") and f"={frame.filename}" in " ".join(arguments):
-                what = f"{type(link).__name__}: {_one_line(link)}"
-                return f"{frame.filename}:{frame.lineno}: {what}"
+def _place(error: BaseException, file: str) -> str | None:
+    """ "FILE:LINE: what" where the error arose in the code of the config file; else None."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {error.msg}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if file and frame.filename == file:
+            what = f"{type(error).__name__}: {_one_line(error)}"
+            return f"{file}:{frame.lineno}: {what}"
     return None
 
 
@@ -137,5 +136,6 @@ def _one_line(error: BaseException) -> str:
     """The message, without ml_collections' dump of all keys."""
     while error.args and isinstance(error.args[0], BaseException):
         error = error.args[0]
-    text = re.sub(r'Other fields present: ".*"\n', "", str(error.args[0]), flags=re.S)
+    message = str(error.args[0] if error.args else error)
+    text = re.sub(r'Other fields present: ".*"\n', "", message, flags=re.S)
     return " ".join(text.split())

@@ -25,6 +25,7 @@ from crfr.evaluate.protocols import FULL, pair_distances
 from crfr.evaluate.verification import kfold_accuracy
 from crfr.model import resnet
 from crfr.model.branches import group_span
+from crfr.model.margin import check_margin
 from crfr.recipe import Config, check_config
 from crfr.train import loop, schedule, sharding
 from crfr.train.checkpoint import Checkpoints
@@ -132,9 +133,9 @@ def train(
     config's specs where they are open already.  Raises InputError for anything the user can mend.
     """
     check_config(config)
+    check_margin(config.margin.name, config.margin.gradient)
     mesh = sharding.make_mesh()
-    parse_method(config.method)
-    group_span(config.batch, config.model.bn_group, mesh.size)
+    build(config, group_span(config.batch, config.model.bn_group, mesh.size), lambda _: 0.0)
     source = source or open_source(config.data)
     if benchmark is None and config.run.benchmark:
         benchmark = load_benchmark(config.run.benchmark)
@@ -176,6 +177,8 @@ def train(
             process=jax.process_index(),
             processes=jax.process_count(),
             threads=run.threads,
+            workers=run.workers,
+            skip_unreadable=run.skip_unreadable,
         )
         with Log(workdir, start, tensorboard=run.tensorboard) as log:
             loop.train(

@@ -54,7 +54,9 @@ def commit() -> str | None:
         # a crfr installed inside some other project's checkout must not claim that project's commit
         if not git("ls-files", "environment.py"):
             return None
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
+        # results beside the code are no change of it
+        changed = git("status", "--porcelain", "--", ".", "../configs")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -72,6 +74,13 @@ def now() -> str:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that it is there whole or not at all."""
     data = content.encode() if isinstance(content, str) else content
+    try:
+        _write_atomically(path, data)
+    except OSError as error:  # that of a full disk names no file
+        raise InputError(f"{path}: {error.strerror}; make room or choose another place") from error
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

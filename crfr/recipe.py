@@ -69,7 +69,9 @@ def recipe() -> Config:
                 "keep": 3,  # checkpoints
                 "benchmark": "",  # a benchmark spec, verified at 112 px during training (fig. 15)
                 "verify_every": 1.0,  # epochs
-                "threads": 4,  # that read and decode ahead
+                "threads": 4,  # that read and decode whole batches ahead
+                "workers": 0,  # processes that do so instead, each with `threads` threads
+                "skip_unreadable": 0,  # images that may fail to be read
                 "eval_batch": 256,
                 "tensorboard": False,
             },
@@ -87,7 +89,10 @@ def _between(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
 
 
 _POSITIVE = (lambda v: v is None or 0 < v < math.inf, "a positive number")
-_THREE = (lambda v: len(v) == 3, "three numbers, of R, G and B")
+_THREE = (
+    lambda v: len(v) == 3 and all(isinstance(e, int | float) for e in v),
+    "three numbers, of R, G and B",
+)
 _LIMITS = {
     "seed": _between(0, 2**32),
     "batch": _whole(1),
@@ -96,7 +101,7 @@ _LIMITS = {
     "model.width": _whole(1),
     "model.embedding": _whole(1),
     "model.input_mean": _THREE,
-    "model.input_std": (lambda v: len(v) == 3 and min(v) > 0, "three positive numbers"),
+    "model.input_std": (lambda v: _THREE[0](v) and min(v) > 0, "three positive numbers"),
     "model.bn_group": _whole(0),
     "model.bn_epsilon": _POSITIVE,
     "model.bn_momentum": _between(0, 1),
@@ -105,7 +110,10 @@ _LIMITS = {
     "optimizer.momentum": _between(0, 1),
     "optimizer.weight_decay": _between(0, math.inf),
     "schedule.learning_rate": _POSITIVE,
-    "schedule.drops": (lambda v: all(0 < e < math.inf for e in v), "epochs above 0"),
+    "schedule.drops": (
+        lambda v: all(isinstance(e, int | float) and 0 < e < math.inf for e in v),
+        "epochs above 0, as (9, 13), or () for none",
+    ),
     "schedule.factor": _POSITIVE,
     "schedule.warmup_epochs": _between(0, math.inf),
     "run.log_every": _whole(1),
@@ -113,18 +121,38 @@ _LIMITS = {
     "run.keep": _whole(1),
     "run.verify_every": _between(0, math.inf),
     "run.threads": _whole(1),
+    "run.workers": _whole(0),
+    "run.skip_unreadable": _whole(0),
     "run.eval_batch": _whole(1),
 }
 
 
 def check_config(config: Config) -> None:
-    """Raises InputError for a number out of range; names are checked where they are used."""
+    """Raises InputError for keys that are not the recipe's, numbers out of range, and keys that
+    would do nothing; most names are checked where they are used.
+    """
+    if set(getattr(config, "keys", tuple)()) != set(recipe().keys()):
+        raise InputError(
+            f"--config: returns no config of crfr.recipe ({type(config).__name__}); begin with "
+            "config = crfr.recipe.recipe(), as configs/bt_m.py"
+        )
     for key, (allowed, text) in _LIMITS.items():
         value = config
         for name in key.split("."):
             value = value[name]
         if not allowed(value):
             raise InputError(f"--config.{key}={value}: give {text}")
+    method, s = parse_method(config.method), config.schedule
+    if config.distance_weight is not None and len(method.views) == 1:
+        raise InputError(
+            f"--config.distance_weight={config.distance_weight}: {config.method} has no distance "
+            "term; leave it unset"
+        )
+    if s.kind == "steps" and s.drops and max(s.drops) >= config.epochs:
+        raise InputError(
+            f"--config.schedule.drops={s.drops}: those from epoch {config.epochs:g} on never come; "
+            "give drops within the training, or () for none"
+        )
 
 
 def shrink(config: Config) -> Config:
@@ -134,7 +162,9 @@ def shrink(config: Config) -> Config:
     s = 16 and m = 0.3, AdamW with a cosine.  Cross-entropy shrinks with s, and so does the weight
     of the distance, which the paper chose to balance it: a quarter of the method's.
     """
-    config.distance_weight = parse_method(config.method).distance_weight / 4
+    method = parse_method(config.method)
+    if len(method.views) > 1:
+        config.distance_weight = method.distance_weight / 4
     config.update(
         {
             "batch": 64,

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from absl import flags
 
 from crfr.data.batches import train_batches
 from crfr.errors import InputError
@@ -57,7 +58,7 @@ def test_global_batches_do_not_depend_on_the_number_of_processes(processes):
     parts = [labels(7, process=p, processes=processes) for p in range(processes)]
     for step in range(7):
         together = np.concatenate([part[step] for part in parts])
-        np.testing.assert_array_equal(np.sort(together), np.sort(whole[step]))
+        np.testing.assert_array_equal(together, whole[step])
 
 
 @pytest.mark.parametrize("start", [1, 6, 9])
@@ -77,3 +78,40 @@ def test_bad_input_is_refused():
         train_batches(Numbered(), batch=4, seed=0, processes=3)
     with pytest.raises(InputError, match=r"numbered, item .* 96x96"):
         next(train_batches(Numbered(96), batch=4, seed=0))
+
+
+class Holes(Numbered):
+    """Some images are no images, one after another and at the end."""
+
+    def __init__(self, holes):
+        super().__init__()
+        self.holes = holes
+
+    def __getitem__(self, index):
+        return super().__getitem__(index) | ({"image": b"no"} if index in self.holes else {})
+
+
+def test_an_unreadable_image_is_an_error_that_names_it():
+    stream = train_batches(Holes({7}), batch=13, seed=1, threads=1)
+    with pytest.raises(InputError, match=r"numbered, item 7: .*--skip-unreadable=N"):
+        list(itertools.islice(stream, 2))
+
+
+def test_as_many_as_are_tolerated_are_replaced_by_the_next_and_named(capfd):
+    settings = {"batch": 26, "seed": 1, "threads": 2}
+    whole = next(train_batches(Numbered(), **settings))["label"]
+    stream = train_batches(Holes({7, 8, 25}), skip_unreadable=3, **settings)
+    for _ in range(2):
+        got = next(stream)
+    assert capfd.readouterr().err.count("skipped") == 3  # each once, however often it comes up
+    got = next(train_batches(Holes({7, 8, 25}), skip_unreadable=3, **settings))
+    expected = [{7: 9, 8: 9, 25: 0}.get(label, label) for label in whole.tolist()]
+    assert got["label"].tolist() == expected
+    np.testing.assert_array_equal(got["image"][:, 0, 0, 0], expected)
+    with pytest.raises(InputError, match="2 tolerated before it"):
+        next(train_batches(Holes({7, 8, 25}), skip_unreadable=2, **settings))
+
+
+def test_worker_processes_read_the_same_batches():
+    flags.FLAGS.mark_as_parsed()  # as the command line does; Grain reads them
+    np.testing.assert_array_equal(labels(5, workers=2), labels(5))

@@ -144,6 +144,14 @@ def test_a_wrong_command_line_is_one_line_and_code_2(tmp_path):
         ("train --config=configs/bt_n.py --workdir=x", "did you mean 'configs/bt_m.py'"),
         ("train --config=README.md --workdir=x", "a config is a Python file"),
         ("train --config=nowhere/bt_m.py --workdir=x", "unknown config 'nowhere/bt_m.py'"),
+        ("train --config=/my/configs/bt_m.py --workdir=x", "unknown config '/my/configs/bt_m.py'"),
+        ("train --config=my/configs/bt_m.py --workdir=x", "unknown config 'my/configs/bt_m.py'"),
+        ("train --config=configs/bt.py --config.schedule.drops=a,b --workdir=x", "schedule.drops"),
+        ("train --config=configs/bt.py --config.epochs=8 --workdir=x", "drops.*never come"),
+        ("train --config=configs/bt.py --config.distance_weight=3 --workdir=x", "has no distance"),
+        ("train --config=configs/bt.py --config.margin.name=arc --workdir=x", "'arcface'"),
+        ("train --config=configs/bt.py --config.margin.gradient=ture --workdir=x", "'true'"),
+        ("train --config=configs/bt.py --config.model.dtype=float64 --workdir=x", "JAX_ENABLE_X64"),
         ("train --config=configs/bt.py:q=3 --workdir=x", "unknown argument of bt.py 'q'"),
         ("train --config=configs/bt.py:r=x --workdir=x", "r takes a whole number"),
         ("train --config=configs/bt.py:quick=1 --workdir=x", "quick takes no value"),
@@ -182,6 +190,10 @@ def test_errors_name_the_nearest(line, message, tmp_path, monkeypatch):
         ("def get_config(a=None):\n    return undefined", "own.py:2: NameError: name 'undefined'"),
         ("def get_config(a=None)\n    return 1", "own.py:1: expected ':'"),
         ("def get_config(a=None):\n    return 1 + None", "own.py:2: TypeError: unsupported"),
+        ("def get_config(a=None):\n    assert a", "own.py:2: AssertionError"),
+        ("open('/nowhere.txt')", "own.py: .*No such file or directory: '/nowhere"),
+        ("def get_config(a=None):\n    return {'seed': 1}", "returns no config of crfr.recipe"),
+        ("def get_config(a=None):\n    pass", "--config is missing"),
         ("x = 1", "defines no get_config"),
         (
             "from crfr.recipe import recipe\ndef get_config(a=None):\n    c = recipe()\n"
@@ -195,12 +207,15 @@ def test_a_mistake_in_a_config_file_is_named_by_its_line(body, message, tmp_path
     monkeypatch.delitem(sys.modules, "config_config", raising=False)
     own = tmp_path / "own.py"
     own.write_text(body)
-    with pytest.raises(InputError, match=message) as refusal:
-        main.run(["train", f"--config={own}", f"--workdir={tmp_path}/run"])
-    assert len(str(refusal.value).splitlines()) == 1
+    for words in ([f"--config={own}"], ["--config", str(own)]):
+        with pytest.raises(InputError, match=message) as refusal:
+            main.run(["train", *words, f"--workdir={tmp_path}/run"])
+        assert len(str(refusal.value).splitlines()) == 1
 
 
 def test_help(capsys):
+    main.run(["bench", "--help"])
+    assert "crfr bench input: Time" in capsys.readouterr().out
     main.run([])
     assert "quickstart" in capsys.readouterr().out
     with pytest.raises(SystemExit) as leave:

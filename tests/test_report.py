@@ -119,14 +119,20 @@ def write_sweep(path: Path, rows: list[dict] | None = None, *, method="baseline"
     content = {
         "schema": 1,
         **{name: rows[0][name] for name in ("model", "step", "method", "benchmark")},
+        "model_fingerprint": f"fedc{method}{rows[0]['model']}",
         "benchmark_fingerprint": "0123456789abcdef",
-        "commands": [f"crfr sweep --model=runs/{method} --out={path.name}"],
-        "commit": "0123abc",
-        "versions": versions,
-        "devices": {"count": 1, "kind": "NVIDIA H100"},
+        "calls": [
+            {
+                "started": "2026-03-01T12:30:00Z",
+                "command": f"crfr sweep --model=runs/{method} --out={path.name}",
+                "commit": "0123abc",
+                "versions": versions,
+                "devices": {"count": 1, "kind": "NVIDIA H100"},
+                "seconds": 754.0,
+            }
+        ],
         "images": 7701,
         "pairs": 6000,
-        "seconds": 754.0,
         "training": {"config": config, "run": [start], "seconds": 7384.0},
     }
     (path / "sweep.json").write_text(json.dumps(content | about))
@@ -398,8 +404,9 @@ def test_text_from_files_is_only_ever_text(tmp_path):
             "run": [dict.fromkeys(["started", "command", "commit", "devices", "images"], HOSTILE)],
             "seconds": HOSTILE,
         }
-        about = {"commands": [HOSTILE], "commit": HOSTILE, "versions": {HOSTILE: HOSTILE}}
-        about |= {"devices": [HOSTILE], "images": HOSTILE, "training": training}
+        call = {"command": HOSTILE, "commit": HOSTILE, "versions": {HOSTILE: HOSTILE}}
+        call |= {"devices": [HOSTILE], "seconds": HOSTILE}
+        about = {"calls": [call], "images": HOSTILE, "training": training}
         dirs.append(write_sweep(tmp_path / f"<b>{i}", rows, method="bt-m", **about))
         write_lines(
             dirs[-1] / "metrics.jsonl",
@@ -440,11 +447,15 @@ def test_what_was_run_is_on_the_page(page):
 
 def test_training_and_sweep_may_differ_and_training_may_be_unknown(tmp_path):
     rows = make_rows(resolutions=[7, 112])
-    other = write_sweep(tmp_path / "a", rows, commit="fedcba9", versions=["jax 1"])
+    call = {"command": "crfr sweep", "commit": "fedcba9", "versions": ["jax 1"], "devices": "cpu"}
+    other = write_sweep(tmp_path / "a", rows, calls=[call | {"seconds": 60.0}] * 2)
     card = provenance.provenance(models.read_report([other]).sweeps[0], "x")
     for part in ("Commit, training</dt><dd><code>0123abc", "Commit, sweep</dt><dd><code>fedcba9"):
         assert part in card
-    none = write_sweep(tmp_path / "b", rows, training=None, commit=None)
+    assert "<dt>Sweep took</dt><dd>2 min" in card
+    none = write_sweep(
+        tmp_path / "b", rows, training=None, calls=[call | {"commit": None, "seconds": 1.0}]
+    )
     card = provenance.provenance(models.read_report([none]).sweeps[0], "x")
     assert "<dt>Training</dt><dd>none on record</dd>" in card
     assert "<dt>Commit</dt><dd>–</dd>" in card
@@ -678,6 +689,13 @@ def test_numbers_measured_in_different_ways_are_kept_apart(tmp_path, name):
     assert not (tmp_path / "report.html").exists()
 
 
+def test_two_models_of_one_name_are_kept_apart(tmp_path):
+    a = write_sweep(tmp_path / "a", make_rows(resolutions=[112]))
+    b = write_sweep(tmp_path / "b", make_rows(resolutions=[7]), model_fingerprint="other")
+    with pytest.raises(InputError, match=r"fingerprint of model 'runs/baseline', step"):
+        write_report([a, b], tmp_path / "report.html")
+
+
 def test_two_benchmarks_of_one_name_are_kept_apart(tmp_path):
     a = write_sweep(tmp_path / "a", make_rows("baseline"))
     other = make_rows("bt-m")
@@ -735,7 +753,9 @@ def test_damaged_directories_are_refused(tmp_path):
         ("sweep.json", json.dumps(changed | {"schema": 7}).encode(), "schema 7"),
         ("sweep.json", json.dumps(changed | {"step": 1}).encode(), "more than one"),
         ("sweep.json", json.dumps(changed | {"training": []}).encode(), r"training is \[\]"),
-        ("sweep.json", json.dumps(changed | {"commands": "x"}).encode(), "commands is 'x'"),
+        ("sweep.json", json.dumps(changed | {"calls": "x"}).encode(), "calls is 'x'"),
+        ("sweep.json", json.dumps(changed | {"calls": [{}]}).encode(), r"calls hold \{\}"),
+        ("sweep.json", json.dumps(changed | {"calls": []}).encode(), "calls hold None"),
         ("sweep.json", json.dumps({"schema": 1}).encode(), "no model, step"),
         ("metrics.jsonl", log + b'{"step"', r"metrics\.jsonl line \d+: not JSON"),
         ("metrics.jsonl", b'{"loss": 1}', r"metrics\.jsonl line 1: step is None"),

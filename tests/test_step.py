@@ -222,6 +222,7 @@ def test_cadence():
 
 def test_learning_rate_drops_at_the_steps_that_complete_the_epochs():
     assert steps_of(9, 100, 32) == 29  # ceil(28.125)
+    assert steps_of(1.1, 100, 10) == 11  # which is 11.000000000000002 in binary
     rate = learning_rate("steps", 0.01, (29, 41), 0.1, 0, 50)
     updates = [float(rate(count)) for count in (0, 28, 29, 40, 41, 49)]
     np.testing.assert_allclose(updates, [0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001], rtol=1e-5)

@@ -158,6 +158,28 @@ def test_a_stopped_sweep_goes_on_and_equals_an_unbroken_one(
     assert run(encoder, benchmark, tmp_path / "parts", (5, 7, 112)) == whole
 
 
+def test_the_summary_tells_of_the_calls_that_added_rows(encoder, benchmark, tmp_path, monkeypatch):
+    def calls():
+        return json.loads((tmp_path / "sweep.json").read_text())["calls"]
+
+    def stop_at_seven(folder, benchmark, resolution, variant):
+        if resolution == 7:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeping, "write_samples", stop_at_seven)
+        with pytest.raises(KeyboardInterrupt):
+            run(encoder, benchmark, tmp_path, (7, 112))
+    (first,) = calls()
+    assert first["seconds"] > 0
+    assert first["versions"]["jax"]
+    run(encoder, benchmark, tmp_path, (7, 112))
+    assert len(calls()) == 2
+    before = calls()
+    run(encoder, benchmark, tmp_path, (7, 112))  # nothing to do
+    assert calls() == before
+
+
 def test_a_foreign_sweep_is_refused(encoder, benchmark, tmp_path):
     import dataclasses
 

@@ -1,7 +1,12 @@
 """Training images and labels by index, whatever holds them."""
 
+import sys
+import threading
 from pathlib import Path
 from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int, Int32, UInt8
 
 from crfr.data import faces
 from crfr.data.images import decode
@@ -43,6 +48,66 @@ def open_source(spec: str) -> Source:
     if Path(spec).exists():
         raise InputError(f"{spec}: is not a pack; name its .rec file, or 'faces'")
     raise unknown("source", kind, ["faces", "a path ending in .rec"])
+
+
+@runtime_checkable
+class Gatherer(Source, Protocol):
+    """A source that reads a whole batch at once, decoded, faster than one by one."""
+
+    def gather(
+        self, indices: Int[np.ndarray, " b"]
+    ) -> tuple[UInt8[np.ndarray, "b h w c"], Int32[np.ndarray, " b"]]: ...
+
+
+class Unreadable:
+    """The images that could not be read so far, of which `limit` are tolerated; thread-safe.
+
+    Each is named on stderr.  The next one after the limit raises its own error.
+    """
+
+    def __init__(self, limit: int = 0):
+        self.limit = limit
+        self.found: dict[int, str] = {}  # index -> what was wrong
+        self._lock = threading.Lock()
+
+    def add(self, index: int, error: InputError) -> None:
+        with self._lock:
+            if index in self.found:
+                return
+            if len(self.found) >= self.limit:
+                allowed = f" ({self.limit} tolerated before it)" if self.limit else ""
+                raise InputError(
+                    f"{error}{allowed}; or tolerate some: --skip-unreadable=N, in training "
+                    "--config.run.skip_unreadable=N"
+                ) from error
+            self.found[index] = str(error)
+            print(f"skipped {len(self.found)}/{self.limit}: {error}", file=sys.stderr)
+
+
+def read_batch(
+    source: Source, indices: Int[np.ndarray, " b"], unreadable: Unreadable, size: int = 112
+) -> tuple[UInt8[np.ndarray, "b h w c"], Int32[np.ndarray, " b"]]:
+    """Images [b size size 3] RGB and labels [b] of a batch of indices.
+
+    In the place of an image that is tolerated as unreadable stands the next one of the source that
+    can be read, so that a batch depends on the indices and the data alone.  Raises InputError as
+    `read_example` does.
+    """
+    if isinstance(source, Gatherer):
+        return source.gather(indices)
+    images = np.empty((len(indices), size, size, 3), np.uint8)
+    labels = np.empty(len(indices), np.int32)
+    for row, first in enumerate(indices.tolist()):
+        for offset in range(len(source)):
+            index = (first + offset) % len(source)
+            try:
+                example = read_example(source, index, size)
+            except InputError as error:
+                unreadable.add(index, error)
+                continue
+            images[row], labels[row] = example["image"], example["label"]
+            break
+    return images, labels
 
 
 def read_example(source: Source, index: int, size: int = 112) -> dict:

@@ -75,4 +75,4 @@ def load_encoder(
         whole = sharding.replicated(sharding.make_mesh())
         state = checkpoints.restore(step, shapes, jax.tree.map(lambda _: whole, shapes))
     variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
-    return Encoder(folder, step, config["method"], network, variables, fingerprint(variables))
+    return Encoder(str(workdir), step, config["method"], network, variables, fingerprint(variables))

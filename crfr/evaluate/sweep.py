@@ -110,6 +110,19 @@ def sweep(
     rows = environment.read_lines(out / ROWS)
     finished = {row["resolution"] for row in rows}
     wanted = [r for r in resolutions if r not in finished]
+    call = {
+        "started": environment.now(),
+        "command": environment.command(),
+        "commit": environment.commit(),
+        "versions": environment.versions(),
+        "devices": {"count": mesh.size, "kind": mesh.devices.flat[0].device_kind},
+        "seconds": 0.0,
+    }
+    summary |= {"images": len(benchmark.images), "pairs": len(benchmark.pairs)}
+    summary["training"] = training
+    if wanted:  # a call that finds everything done adds nothing to how the rows were made
+        summary["calls"] = [*summary.get("calls", []), call]
+        environment.write_json(out / SUMMARY, summary)
     embed = compile_embed(encoder.network, mesh, variant=variant, flip=flip)
     # full resolution first: every cross-resolution distance needs it
     passes = sorted({*wanted, FULL}, reverse=True) if wanted else []
@@ -137,21 +150,10 @@ def sweep(
             rows += scenario_rows(common, resolution, distances, benchmark.same, thresholds)
             write_samples(out / SAMPLES, benchmark, resolution, variant)
             environment.write_lines(out / ROWS, rows)
+            call["seconds"] = round(time.monotonic() - started, 3)
+            environment.write_json(out / SUMMARY, summary)
     rows.sort(key=lambda row: (-row["resolution"], SCENARIOS.index(row["scenario"])))
     environment.write_lines(out / ROWS, rows)
-    commands = summary.get("commands", [])
-    summary |= {
-        # a call that finds everything done adds nothing to how the rows were made
-        "commands": [*commands, environment.command()] if wanted or not commands else commands,
-        "commit": environment.commit(),
-        "versions": environment.versions(),
-        "devices": {"count": mesh.size, "kind": mesh.devices.flat[0].device_kind},
-        "images": len(benchmark.images),
-        "pairs": len(benchmark.pairs),
-        "seconds": round(summary.get("seconds", 0.0) + time.monotonic() - started, 3),
-        "training": training,
-    }
-    environment.write_json(out / SUMMARY, summary)
     return rows
 
 

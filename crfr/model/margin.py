@@ -8,6 +8,15 @@ from jaxtyping import Array, Float, Int
 from crfr.errors import unknown
 
 MARGINS = {"arcface": 0.5, "cosface": 0.35}  # name -> its authors' margin
+GRADIENTS = ("true", "straight-through")
+
+
+def check_margin(name: str, gradient: str) -> None:
+    """Raises InputError for a name or gradient that is unknown."""
+    if name not in MARGINS:
+        raise unknown("margin.name", name, MARGINS)
+    if gradient not in GRADIENTS:
+        raise unknown("gradient", gradient, GRADIENTS)
 
 
 def _replace_target(
@@ -40,8 +49,7 @@ def arcface_logits(
     Returns:
       [... k]; value and gradient are finite for all cosines, also at and slightly beyond +-1.
     """
-    if gradient not in ("true", "straight-through"):
-        raise unknown("gradient", gradient, ("true", "straight-through"))
+    check_margin("arcface", gradient)
     c = jnp.clip(cosine, -1.0, 1.0)
     # The sine's slope is infinite at cos = +-1, which rounded products reach: below the resolution
     # of 1 - cos^2 the sine counts as constant.  The inner where keeps sqrt's gradient finite there.
@@ -80,8 +88,7 @@ def margin_logits(
     gradient: str,
 ) -> Float[Array, "*n k"]:
     """The logits of the margin called `name`; CosFace has no other `gradient`."""
-    if name not in MARGINS:
-        raise unknown("margin.name", name, MARGINS)
+    check_margin(name, gradient)
     margin = MARGINS[name] if margin is None else margin
     if name == "arcface":
         return arcface_logits(cosine, label, scale=scale, margin=margin, gradient=gradient)

@@ -173,6 +173,8 @@ def build(
         raise unknown("model.head", head, ("E", "plain"))
     if dtype not in ("bfloat16", "float32", "float64"):
         raise unknown("model.dtype", dtype, ("bfloat16", "float32", "float64"))
+    if dtype == "float64" and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        raise InputError("model.dtype=float64: needs JAX_ENABLE_X64=1 in the environment")
     if not 0 <= dropout < 1:
         raise InputError(f"model.dropout={dropout}: give a rate in [0, 1)")
     stages, default_width, bottleneck = ARCHITECTURES[name]

@@ -53,9 +53,13 @@ def _check_alike(sweeps: list[Sweep]) -> None:
     """Accuracies measured in different ways may not stand in one table."""
     where: dict[tuple, dict] = {}
     for sweep in sweeps:
-        content = ("fingerprint of benchmark", repr(sweep.about["benchmark"]))
-        fingerprint = sweep.about["benchmark_fingerprint"]
-        where.setdefault(content, {}).setdefault(fingerprint, {})[sweep.path] = None
+        row = sweep.rows[0]
+        for what, name in (
+            ("model", f"{row.model!r}, step {row.step}"),
+            ("benchmark", f"{row.benchmark!r}"),
+        ):
+            content = where.setdefault((f"fingerprint of {what}", name), {})
+            content.setdefault(sweep.about[f"{what}_fingerprint"], {})[sweep.path] = None
         for row in sweep.rows:
             for name in CONDITIONS:
                 where.setdefault((name,), {}).setdefault(getattr(row, name), {})[sweep.path] = None

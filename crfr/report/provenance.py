@@ -1,6 +1,7 @@
 """What was run: for each sweep directory, all one needs to run it again."""
 
 import json
+from collections.abc import Iterable
 
 from crfr.report.rows import Sweep
 from crfr.report.tables import MISSING, count, escape
@@ -63,6 +64,11 @@ def _training(training: dict, starts: list[dict]) -> list[tuple[str, str]]:
     ]
 
 
+def _total(seconds: Iterable[object]) -> float | None:
+    parts = list(seconds)
+    return sum(parts) if all(isinstance(part, int | float) for part in parts) else None  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
 def _both(name: str, trained: str, swept: str) -> list[tuple[str, str]]:
     """One entry where training and sweep agree, else one for each."""
     if trained == swept:
@@ -73,18 +79,19 @@ def _both(name: str, trained: str, swept: str) -> list[tuple[str, str]]:
 def provenance(sweep: Sweep, label: str) -> str:
     """A card: the training that led to the model, the sweep, the whole config behind a fold."""
     about, training, starts = sweep.about, sweep.about["training"], sweep.starts
+    calls = about["calls"]
     model = f"<code>{escape(about['model'])}</code>, step {count(about['step'])}"
     pairs = [("Model", model), ("Method", _plain(about["method"]))]
     pairs += _training(training, starts) if training else [("Training", "none on record")]
     measured = f"{count(about['pairs'])} pairs of {count(about['images'])} images"
     pairs += [
         ("Measured on", f"{_plain(about['benchmark'])}, {measured}"),
-        ("Sweep took", duration(about["seconds"])),
-        *(("Sweep command", _code(command)) for command in about["commands"]),
+        ("Sweep took", duration(_total(call["seconds"] for call in calls))),
+        *(("Sweep command", _code(call["command"])) for call in calls),
         ("Directory", _code(str(sweep.path))),
     ]
     for name, show in (("commit", _code), ("devices", _plain), ("versions", _plain)):
-        swept = show(about[name])
+        swept = ", then ".join(dict.fromkeys(show(call[name]) for call in calls))
         trained = show(starts[-1].get(name)) if starts else swept
         pairs += _both(name.capitalize(), trained, swept)
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in pairs)

@@ -16,9 +16,10 @@ from crfr.errors import InputError, unknown
 SCHEMA = 1
 SCENARIOS = ("CR", "CR_A", "CR_B", "ER")
 ABOUT = (
-    *("model", "step", "method", "benchmark", "benchmark_fingerprint", "commands", "commit"),
-    *("versions", "devices", "images", "pairs", "seconds", "training"),
+    *("model", "step", "method", "benchmark", "model_fingerprint", "benchmark_fingerprint"),
+    *("calls", "images", "pairs", "training"),
 )
+CALL = {"command", "commit", "versions", "devices", "seconds"}
 AGAIN = "sweep that model again with `crfr sweep`"
 
 
@@ -150,11 +151,14 @@ def read_sweep(path: Path) -> Sweep:
     if not isinstance(about, dict):
         raise InputError(f"{path / 'sweep.json'}: not a JSON object: {AGAIN}")
     _check_schema(about, str(path / "sweep.json"), ABOUT)
-    kinds = {"seconds": int | float, "training": dict | None, "commands": list}
-    kinds["benchmark_fingerprint"] = str
+    kinds = {"training": dict | None, "calls": list}
+    kinds |= dict.fromkeys(("model_fingerprint", "benchmark_fingerprint"), str)
     for name, kind in kinds.items():
         if not isinstance(about[name], kind):
             raise InputError(f"{path / 'sweep.json'}: {name} is {about[name]!r}: {AGAIN}")
+    for call in about["calls"] or [None]:
+        if not isinstance(call, dict) or not call.keys() >= CALL:
+            raise InputError(f"{path / 'sweep.json'}: calls hold {call!r}: {AGAIN}")
     names = {str((row.model, row.step, row.method)) for row in rows}
     names.add(str((about["model"], about["step"], about["method"])))
     if len(names) > 1:

@@ -9,7 +9,7 @@ from crfr.errors import InputError, unknown
 
 def steps_of(epochs: float, images: int, batch: int) -> int:
     """The step that completes `epochs` passes over `images` examples; batches cross epoch ends."""
-    return math.ceil(epochs * images / batch)
+    return math.ceil(epochs * images / batch - 1e-9)  # 1.1 * 100 / 10 is 11.000000000000002
 
 
 def due(step: int, every: float, total: int) -> bool:

@@ -104,7 +104,7 @@ def make_views(
         # the mirror image of a row of pixels is the mirror image of its degradation
         columns = jnp.where(draws.flip[:, None, None], columns[:, ::-1], columns)
         result = sandwich(rows, pixels, columns, precision) + draws.shift[:, None, None, None]
-        grey = (result @ luma)[..., None]
+        grey = jnp.matmul(result, luma, precision=precision)[..., None]
         result = grey + draws.saturation[:, None, None, None] * (result - grey)
         return jnp.clip(result, 0.0, 255.0)
 

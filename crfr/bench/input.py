@@ -1,0 +1,139 @@
+"""`crfr bench input`: speed of the stream of training batches, beside what the device asks for."""
+
+import itertools
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crfr import environment
+from crfr.data.batches import train_batches
+from crfr.data.records import Source, open_source, read_example
+from crfr.errors import InputError
+
+COLUMNS = ("reader", "threads", "workers", "images_per_second", "images_per_second_per_core")
+
+
+def cpu_seconds() -> float:
+    """CPU time so far of this process and of those it has started (these on Linux only)."""
+    times = {os.getpid(): time.process_time()}
+    tick = os.sysconf("SC_CLK_TCK")
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended meanwhile
+        parents[int(stat.parent.name)] = int(fields[1]), (int(fields[11]) + int(fields[12])) / tick
+    for pid, (parent, used) in sorted(parents.items()):  # children after their parents
+        if parent in times:
+            times[pid] = used
+    return sum(times.values())
+
+
+def measure(stream: Iterator[Any], batch: int, seconds: float) -> tuple[float, float]:
+    """(images/s, images per second of one core) of a stream over some seconds, after its first
+    batches have filled the read-ahead.
+    """
+    for _ in itertools.islice(stream, 3):
+        pass
+    used, started, count = cpu_seconds(), time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        next(stream)
+        count += batch
+    elapsed, used = time.perf_counter() - started, cpu_seconds() - used
+    return count / elapsed, count / max(used, 1e-9)
+
+
+def torch_batches(source: Source, batch: int, seed: int, workers: int) -> Iterator[Any]:
+    """The same images through torch's DataLoader: the peers' way, an example at a time."""
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+        from torch.utils.data import DataLoader  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise InputError(
+            "--torch needs torch, for this benchmark only: pip install torch"
+        ) from error
+
+    class Examples:
+        def __len__(self) -> int:
+            return len(source)
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+            example = read_example(source, index)
+            return example["image"], example["label"]
+
+    torch.set_num_threads(1)  # as in its own workers; more threads only get in each other's way
+    loader = DataLoader(
+        Examples(),  # pyright: ignore[reportArgumentType]
+        batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    while True:
+        yield from loader
+
+
+def bench_input(
+    specs: list[str],
+    *,
+    batch: int,
+    threads: list[int],
+    workers: list[int],
+    seconds: float,
+    need: float,
+    step: Path | None,
+    torch: bool,
+    out: Path | None,
+) -> dict[str, Any]:
+    """Time the stream of each spec by number of threads and of worker processes.
+
+    `need` is the images/s that the device asks for; `step`, a file of `crfr bench step --out`, says
+    it instead.  A rate per core is that per second of CPU time, of all processes together.
+    """
+    if step is not None:
+        try:
+            need = float(json.loads(step.read_text())["images_per_second"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"--step={step}: not a file of crfr bench step --out") from error
+    rows = []
+    for spec in specs:
+        source = open_source(spec)
+        ways = [(f"crfr {spec}", t, w) for w in (0, *workers) for t in threads]
+        ways += [(f"torch DataLoader {spec}", 1, w) for w in (0, *workers) if torch]
+        for name, thread, worker in ways:
+            if name.startswith("torch"):
+                stream = torch_batches(source, batch, 0, worker)
+            else:
+                stream = train_batches(source, batch=batch, seed=0, threads=thread, workers=worker)
+            rate, per_core = measure(stream, batch, seconds)
+            row = (name, thread, worker, round(rate), round(per_core))
+            rows.append(dict(zip(COLUMNS, row, strict=True)))
+            print("  ".join(f"{column} {value}" for column, value in rows[-1].items()), flush=True)
+            del stream
+    for spec in specs:
+        best = max((r for r in rows if r["reader"] == f"crfr {spec}"), key=lambda r: r[COLUMNS[3]])
+        rate = best["images_per_second"]
+        verdict = "the device is the bottleneck" if rate >= need else "the input is the bottleneck"
+        print(f"{spec}: {rate:,} images/s against the {need:,.0f} the device needs: {verdict}")
+    figures = {
+        "rows": rows,
+        "batch": batch,
+        "need": need,
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "versions": environment.versions(),
+        "commit": environment.commit(),
+        "command": environment.command(),
+    }
+    if out is not None:
+        environment.write_json(out, figures)
+    return figures
