@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import flags, logging
 
 from crfr.arguments import Flags, integers, need, parse, parse_config, string
+from crfr.bench.main import bench
 from crfr.errors import InputError, unknown
 
 RESOLUTIONS = ["7", "14", "28", "56", "112"]
@@ -98,71 +99,56 @@ def quickstart(arguments: list[str]) -> None:
     quickstart(Path(values.out), values.epochs)
 
 
-def bench_step(arguments: list[str]) -> None:
-    """Time the training step of a config."""
+def convert(arguments: list[str]) -> None:
+    """Write any source as TFDS or raw shards, once for all trainings."""
 
     def define(values: Flags) -> None:
-        flags.DEFINE_integer("classes", 85742, "Identities.", lower_bound=2, flag_values=values)
-        flags.DEFINE_integer("repeats", 10, "Timed steps.", lower_bound=2, flag_values=values)
-        string(values, "out", "", "Also write the figures to this JSON file.")
+        string(values, "data", None, "Source spec.")
+        string(values, "out", None, "Folder for the shards; the same command again goes on.")
+        flags.DEFINE_enum("format", "raw", ["raw", "tfds"], "Of the shards.", flag_values=values)
+        flags.DEFINE_integer(
+            "shard-images", 4096, "Images a shard.", lower_bound=1, flag_values=values
+        )
+        flags.DEFINE_integer("workers", None, "Threads.", lower_bound=1, flag_values=values)
+        string(values, "drop-identities", "", "File of identities to leave out, one a line.")
+        string(values, "dedupe-against", "", "Leave out what shows images of this benchmark.")
+        flags.DEFINE_integer(
+            "skip-unreadable", 0, "Images to tolerate.", lower_bound=0, flag_values=values
+        )
 
-    values = parse_config("bench step", arguments, define)
-    need("bench step", values, "config")
-    from crfr.bench.step import bench_step
+    values = parse("convert", arguments, define)
+    need("convert", values, "data", "out")
+    from crfr import prepare
 
-    out = Path(values.out) if values.out else None
-    bench_step(values.config, values.classes, values.repeats, out)
-
-
-def bench_input(arguments: list[str]) -> None:
-    """Time the reading of training data."""
-
-    def define(values: Flags) -> None:
-        flags.DEFINE_list("data", [], "Source specs, SPEC[,SPEC...].", flag_values=values)
-        flags.DEFINE_integer("batch", 128, "Images a batch.", lower_bound=1, flag_values=values)
-        flags.DEFINE_list("threads", ["1", "2", "4"], "Numbers of threads.", flag_values=values)
-        flags.DEFINE_list("workers", [], "Numbers of processes, besides none.", flag_values=values)
-        flags.DEFINE_float("seconds", 5.0, "For each row.", lower_bound=0.1, flag_values=values)
-        flags.DEFINE_float("need", 30000.0, "Images/s of the device.", flag_values=values)
-        string(values, "step", "", "Take --need from this file of crfr bench step --out.")
-        flags.DEFINE_boolean("torch", False, "Time torch's DataLoader too.", flag_values=values)
-        string(values, "out", "", "Also write the figures to this JSON file.")
-
-    values = parse("bench input", arguments, define)
-    need("bench input", values, "data", "threads")
-    threads = integers("threads", values.threads)
-    workers = integers("workers", values.workers)
-    if 0 in (*threads, *workers):
-        raise InputError("bench input: --threads and --workers are 1 or more")
-    from crfr.bench.input import bench_input
-
-    bench_input(
+    prepare.convert(
         values.data,
-        batch=values.batch,
-        threads=threads,
-        workers=workers,
-        seconds=values.seconds,
-        need=values.need,
-        step=Path(values.step) if values.step else None,
-        torch=values.torch,
-        out=Path(values.out) if values.out else None,
+        Path(values.out),
+        format=values.format,
+        shard_images=values["shard-images"].value,
+        workers=values.workers,
+        drop_identities=Path(names) if (names := values["drop-identities"].value) else None,
+        dedupe_against=values["dedupe-against"].value,
+        skip_unreadable=values["skip-unreadable"].value,
     )
 
 
-BENCHES = {"step": bench_step, "input": bench_input}
+def doctor(arguments: list[str]) -> None:
+    """Examine data before training; exit code 1 if something would spoil it."""
+
+    def define(values: Flags) -> None:
+        string(values, "data", None, "Source spec.")
+        string(values, "benchmark", "", "Benchmark spec, whose images should not be in the data.")
+        string(values, "out", "doctor", "Folder for doctor.json and the pictures.")
+
+    values = parse("doctor", arguments, define)
+    need("doctor", values, "data", "out")
+    from crfr import prepare
+
+    if prepare.doctor(values.data, values.benchmark, Path(values.out)):
+        sys.exit(1)
 
 
-def bench(arguments: list[str]) -> None:
-    """Measure speed: crfr bench step, crfr bench input."""
-    if arguments[:1] in (["--help"], ["-h"]):
-        print("\n".join(f"crfr bench {name}: {f.__doc__}" for name, f in BENCHES.items()))
-        return
-    if not arguments or arguments[0] not in BENCHES:
-        raise unknown("bench command", arguments[0] if arguments else "", BENCHES)
-    BENCHES[arguments[0]](arguments[1:])
-
-
-COMMANDS = {f.__name__: f for f in (train, sweep, report, quickstart, bench)}
+COMMANDS = {f.__name__: f for f in (train, sweep, report, quickstart, convert, doctor, bench)}
 
 
 def usage() -> str:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "crfr"
 STAGES = ["data", "views", "model", "train", "evaluate", "report"]
 BASE = {"errors", "environment", "workdir"}  # below all stages
-ENTRY = {"main", "arguments", "commands", "recipe", "quickstart", "bench", "__init__"}
+ENTRY = {"main", "arguments", "prepare", "commands", "recipe", "quickstart", "bench", "__init__"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

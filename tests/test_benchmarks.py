@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from packs import encode, picture
 
-from crfr.data import faces
-from crfr.data.benchmarks import load_benchmark
+from crfr.data import benchmarks, faces
+from crfr.data.benchmarks import load_benchmark, load_benchmarks
 from crfr.data.images import decode
 from crfr.data.unpickle import unpickle
 from crfr.errors import InputError
@@ -285,18 +285,86 @@ def test_damaged_pickles_are_input_errors_or_harmless(tmp_path, protocol, arrays
     [
         ("face", "unknown benchmark 'face': did you mean 'faces'"),
         ("lfw", "unknown benchmark 'lfw'"),
-        ("{folder}", "is a folder"),
-        ("{folder}/lfw.npz", "is not a benchmark; name a .bin"),
-        ("{folder}/lfv.bin", r"no such file; did you mean .*/lfw\.bin\?"),
+        ("{folder}/empty", r"empty: is a folder without \.bin files"),
+        ("{folder}/some.npz", "is not a benchmark; name a .bin"),
+        ("{folder}/sone.bin", r"no such file; did you mean .*/some\.bin\?"),
         ("faces:identities=2,images=2", "4 pairs, fewer than 10"),
         ("faces:identity=2", "identities"),
     ],
 )
 def test_specs_that_name_nothing(tmp_path, spec, words):
-    write(tmp_path / "lfw.bin", (BINS, TRUTHS))
-    (tmp_path / "lfw.npz").write_bytes(b"")
+    write(tmp_path / "some.bin", (BINS, TRUTHS))
+    (tmp_path / "some.npz").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=words):
         load_benchmark(spec.format(folder=tmp_path))
+
+
+def folder_of(tmp_path, *names: str) -> str:
+    for name in names:
+        write(tmp_path / name, (BINS, TRUTHS))
+    return str(tmp_path)
+
+
+def test_folders_and_lists_of_benchmarks(tmp_path, monkeypatch):
+    folder = folder_of(tmp_path, "vgg2_fp.bin", "cplfw.bin", "agedb_30.bin", "a.bin", "lfw.bin")
+    (tmp_path / "train.rec").write_bytes(b"")
+    monkeypatch.setattr(benchmarks, "KNOWN", dict.fromkeys(benchmarks.KNOWN, 12))
+    found = load_benchmarks(folder)
+    assert [b.name for b in found] == ["lfw", "agedb_30", "cplfw", "a", "vgg2_fp"]
+    for benchmark in found:
+        check(benchmark)
+    with pytest.raises(InputError, match=r"names 5 benchmarks; name one: .*/lfw\.bin, .*/agedb_30"):
+        load_benchmark(folder)
+    spec = f"{folder}/a.bin,faces:identities=5,images=3,seed=2,{folder}/lfw.bin"
+    assert [b.name for b in load_benchmarks(spec)] == [
+        "a",
+        "faces:identities=5,images=3,seed=2",
+        "lfw",
+    ]
+    with pytest.raises(InputError, match="names 3 benchmarks"):
+        load_benchmark(spec)
+    with pytest.raises(InputError, match="2 benchmarks are called 'a'"):
+        load_benchmarks(f"{folder}/a.bin,{folder}/a.bin")
+    for spec in (f"{folder}/a.bin,", ""):
+        with pytest.raises(InputError, match="nothing before or after a comma"):
+            load_benchmarks(spec)
+
+
+def test_a_folder_of_one_benchmark_and_names_with_commas(tmp_path):
+    (tmp_path / "a,b").mkdir()
+    folder = folder_of(tmp_path / "a,b", "one.bin")
+    check(load_benchmark(folder))
+    check(load_benchmark(f"{folder}/one.bin"))
+    assert [b.name for b in load_benchmarks(folder)] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"),
+    [("lfw", 6000), ("agedb_30", 6000), ("cfp_fp", 7000), ("calfw", 6000), ("cplfw", 6000)],
+)
+def test_the_usual_benchmarks_have_their_pairs(tmp_path, name, pairs):
+    with pytest.raises(
+        InputError, match=rf"{name}\.bin: 12 pairs, but {name} has {pairs:,}; .*cut"
+    ):
+        load_benchmark(write(tmp_path / f"{name}.bin", (BINS, TRUTHS)))
+    whole = (JPEGS[:2] * pairs, [True, False] * (pairs // 2))
+    assert len(load_benchmark(write(tmp_path / f"{name}.bin", whole)).pairs) == pairs
+
+
+def test_benchmarks_at_urls(tmp_path, monkeypatch):
+    monkeypatch.setenv("CRFR_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "far").mkdir()
+    folder = folder_of(tmp_path / "far", "one.bin", "two.bin")
+    (tmp_path / "far/train.rec").write_bytes(b"large")
+    benchmark = load_benchmark(f"file://{folder}/one.bin")
+    assert benchmark.name == "one"
+    check(benchmark)
+    assert [b.name for b in load_benchmarks(f"file://{folder}")] == ["one", "two"]
+    assert not list((tmp_path / "cache").rglob("train.rec"))
+    (tmp_path / "far/a.npz").write_bytes(b"")
+    with pytest.raises(InputError, match="is not a benchmark"):
+        load_benchmark(f"file://{folder}/a.npz")
 
 
 def test_procedural_benchmark():

@@ -74,7 +74,9 @@ def documented_commands():
 @pytest.mark.parametrize("line", documented_commands())
 def test_documented_commands_parse(line, monkeypatch):
     """By the real parser, up to the function that would do the work."""
+    import crfr.bench.input
     import crfr.bench.step
+    import crfr.prepare
     import crfr.quickstart
     import crfr.report.page
 
@@ -85,6 +87,9 @@ def test_documented_commands_parse(line, monkeypatch):
         (crfr.report.page, "write_report"),
         (crfr.quickstart, "quickstart"),
         (crfr.bench.step, "bench_step"),
+        (crfr.bench.input, "bench_input"),
+        (crfr.prepare, "convert"),
+        (crfr.prepare, "doctor"),
     ]:
         monkeypatch.setattr(module, name, lambda *a, name=name, **k: called.append(name))
     main.run(shlex.split(line, comments=True)[1:])
@@ -115,10 +120,15 @@ def test_the_readme_s_commands_that_need_no_data_run(tmp_path, monkeypatch):
                 assert result.returncode == 0, result.stderr
                 assert "report.html" in result.stdout
                 continue
-        if words[0] == "bench":
+        if words[:2] == ["bench", "step"]:
             words += [*SMALL, "--repeats=2", "--classes=40"]
-        small = "--benchmark=faces:identities=5,images=4"
-        main.run([small if word == "--benchmark=faces" else word for word in words])
+        if words[:2] == ["bench", "input"]:
+            words += ["--batch=8", "--seconds=0.2"]
+        small = {
+            "--benchmark=faces": "--benchmark=faces:identities=5,images=4",
+            "--data=faces": "--data=faces:identities=8,images=4",
+        }
+        main.run([small.get(word, word) for word in words])
     page = (tmp_path / "quickstart/report.html").read_text()
     assert all(name in page for name in ("baseline", "BT-M", "ST-M1"))
     assert len(list(tmp_path.rglob("report.html"))) >= 2

@@ -247,8 +247,8 @@ def test_a_record_without_image_is_named(tmp_path):
     [
         ("face:identities=3", "unknown source 'face': did you mean 'faces'"),
         ("webface", "unknown source 'webface'"),
-        ("{folder}", "is a folder"),
-        ("{folder}/train.idx", "is not a pack; name its .rec"),
+        ("{folder}", r"name the pack in it: .*train\.rec"),
+        ("{folder}/train.idx", r"is none of the forms.*\.rec"),
         ("{folder}/trian.rec", r"no such file; did you mean .*/train\.rec\?"),
         ("/no/where.rec", "no folder /no"),
         ("faces:identities=x", "identities"),

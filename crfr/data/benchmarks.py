@@ -3,10 +3,12 @@
 InsightFace's `.bin` files (lfw.bin, agedb_30.bin, cfp_fp.bin, calfw.bin, cplfw.bin) are pickles of
 `(bins, issame_list)`: encoded images, where 2i and 2i + 1 are pair i, and one truth a pair.  Images
 are bytes or uint8 arrays of shape (n,) or (n, 1).  The same image occurs in several pairs (LFW's
-12,000 are 7,701 distinct ones); it is kept, and later embedded, once.
+12,000 are 7,701 distinct ones); it is kept, and later embedded, once.  Lists of pairs in LFW's
+format are read by pairs.py.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+import collections
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +17,25 @@ from jaxtyping import Bool, Int32, UInt8
 from tqdm import tqdm
 
 from crfr.data import faces
-from crfr.data.images import decode
+from crfr.data.pairs import (
+    MIN_PAIRS,
+    SIZE,
+    Settings,
+    check_pairs,
+    decode_faces,
+    load_pairs,
+    parse_pairs,
+)
 from crfr.data.recordio import require_file
 from crfr.data.records import read_example
+from crfr.data.remote import localize
 from crfr.data.unpickle import PickledArray, unpickle
 from crfr.errors import InputError, unknown
 
-SIZE = 112  # px, the side of every image
-MIN_PAIRS = 10  # accuracy is taken over ten folds
 AGAIN = "copy the file again from its source"
+# The usual benchmarks, in the order that papers report them, and their numbers of pairs.
+KNOWN = {"lfw": 6000, "agedb_30": 6000, "cfp_fp": 7000, "calfw": 6000, "cplfw": 6000}
+FORMS = ["faces", "a path ending in .bin", "a list of pairs ending in .txt", "a folder of .bin"]
 
 
 @dataclass(frozen=True)
@@ -35,20 +47,72 @@ class Benchmark:
 
 
 def load_benchmark(spec: str) -> Benchmark:
-    """The benchmark named by `spec`: a path to an InsightFace `.bin`, whose name becomes the
-    benchmark's, or `faces[:identities=N,images=N,seed=S]`, procedural faces that no training sees.
+    """The benchmark named by `spec`; paths may be URLs, whose files are copied to this host once.
 
-    InputError for a spec that names nothing, for a pickle that is damaged or asks for anything but
-    images and truths (nothing of it is run), and for images and pairs that are no benchmark.
+    - `PATH.bin`: InsightFace's, which is called as its file is;
+    - `PATH.txt[:images=DIR,crop=SIDE]`: pairs in LFW's format;
+    - `DIR`: a folder that holds one `.bin`;
+    - `faces[:identities=N,images=N,seed=S]`: procedural faces that no training sees.
+
+    InputError for a spec that names nothing or several benchmarks, for a pickle that is damaged or
+    asks for anything but images and truths (nothing of it is run), for images and pairs that are
+    no benchmark, and for a usual benchmark that has not its number of pairs.
     """
+    specs = split_specs(spec)
+    if len(specs) > 1:
+        raise InputError(f"{spec}: names {len(specs)} benchmarks; name one: {', '.join(specs)}")
+    return _load(specs[0])
+
+
+def load_benchmarks(spec: str) -> list[Benchmark]:
+    """The benchmarks named by a spec, or by several with commas between them.
+
+    A comma separates specs unless KEY= follows it, as it does inside a spec's own settings.  A
+    folder stands for its `.bin` files: the usual ones in their usual order, then others by name.
+    InputError as `load_benchmark`, and for two benchmarks of one name.
+    """
+    benchmarks = [_load(single) for single in split_specs(spec)]
+    counts = collections.Counter(benchmark.name for benchmark in benchmarks)
+    name, count = counts.most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{spec}: {count} benchmarks are called {name!r}; rename a file")
+    return benchmarks
+
+
+def split_specs(spec: str) -> list[str]:
+    """The single benchmarks that a spec stands for, as specs; folders are listed, nothing read."""
+    parts = [spec] if spec and Path(spec).exists() else re.split(r",(?!\w+=)", spec)
+    if "" in parts:
+        raise InputError(f"benchmark {spec!r}: there is nothing before or after a comma")
+    return [single for part in parts for single in _list_folder(part)]
+
+
+def _list_folder(spec: str) -> list[str]:
+    if spec.partition(":")[0] == "faces" or spec.endswith(".bin") or parse_pairs(spec):
+        return [spec]
+    folder = Path(localize(spec, ".bin"))
+    if not folder.is_dir():
+        return [spec]
+    order = {name: position for position, name in enumerate(KNOWN)}
+    paths = [path for path in folder.glob("*.bin") if path.is_file()]
+    if not paths:
+        raise InputError(f"{spec}: is a folder without .bin files; name a file in it")
+    paths.sort(key=lambda path: (order.get(path.stem, len(order)), path.name))
+    return [str(path) for path in paths]
+
+
+def _load(spec: str) -> Benchmark:
     kind = spec.partition(":")[0]
     if kind == "faces":
         return _load_faces(spec)
-    if spec.endswith(".bin") or Path(spec).is_dir():
-        return _load_bin(require_file(spec))
-    if Path(spec).exists():
-        raise InputError(f"{spec}: is not a benchmark; name a .bin file, or 'faces'")
-    raise unknown("benchmark", kind, ["faces", "a path ending in .bin"])
+    pairs = parse_pairs(spec)
+    if pairs:
+        return _load_list(pairs)
+    if spec.endswith(".bin"):
+        return _load_bin(require_file(localize(spec)))
+    if Path(spec).exists() or "://" in spec:
+        raise InputError(f"{spec}: is not a benchmark; name a .bin or .txt file, or 'faces'")
+    raise unknown("benchmark", kind, FORMS)
 
 
 def _load_faces(spec: str) -> Benchmark:
@@ -64,14 +128,25 @@ def _load_faces(spec: str) -> Benchmark:
     return Benchmark(spec, images, pairs, same)
 
 
+def _load_list(settings: Settings) -> Benchmark:
+    images, pairs, same = load_pairs(settings)
+    path = Path(localize(settings.path))
+    # "pairs" says nothing; and the name of a .bin would hide that these images may not be aligned.
+    name = path.stem if path.stem != "pairs" else f"{path.resolve().parent.name}-pairs"
+    crop = f"-crop{settings.crop}" if settings.crop else ""
+    return Benchmark(name + crop, images, pairs, same)
+
+
 def _load_bin(path: Path) -> Benchmark:
     bins, truths = _content(path)
-    same = np.array([_truth(path, pair, truth) for pair, truth in enumerate(truths)])
-    if same.all() or not same.any():
+    known = KNOWN.get(path.stem, len(truths))
+    if len(truths) != known:
         raise InputError(
-            f"{path}: all {len(same)} pairs are of {'one person' if same[0] else 'two people'}; "
-            "accuracy needs pairs of both kinds"
+            f"{path}: {len(truths):,} pairs, but {path.stem} has {known:,}; the file is cut short "
+            "or holds another list: copy it again from its source, or rename it"
         )
+    same = np.array([_truth(path, pair, truth) for pair, truth in enumerate(truths)], bool)
+    check_pairs(str(path), same)
 
     # Encoded image -> its index among the distinct ones, in order of first occurrence.
     distinct: dict[bytes, int] = {}
@@ -79,24 +154,13 @@ def _load_bin(path: Path) -> Benchmark:
     for slot, item in enumerate(bins):
         pairs[slot] = distinct.setdefault(_encoded(path, slot, item), len(distinct))
     slots = np.unique(pairs, return_index=True)[1].tolist()
-
-    images = np.empty((len(distinct), SIZE, SIZE, 3), np.uint8)
-
-    def fill(out: UInt8[np.ndarray, "h w 3"], encoded: bytes, slot: int) -> None:
-        image = decode(encoded, _place(path, slot))
-        if image.shape != out.shape:
-            height, width = image.shape[:2]
-            raise InputError(
-                f"{_place(path, slot)}: the image is {width}x{height} px (width x height), not "
-                f"{SIZE}x{SIZE}; align the faces and crop them to {SIZE} px first"
-            )
-        out[:] = image
-
-    with ThreadPoolExecutor() as threads:  # libjpeg works without the interpreter's lock
-        filled = threads.map(fill, images, distinct, slots)
-        progress = tqdm(filled, f"decoding {path.name}", len(slots), unit=" images", disable=None)
-        for _ in progress:
-            pass
+    encoded = list(distinct)
+    images = decode_faces(
+        f"decoding {path.name}",
+        len(encoded),
+        encoded.__getitem__,
+        lambda index: _place(path, slots[index]),
+    )
     return Benchmark(path.stem, images, pairs.reshape(-1, 2), same)
 
 
@@ -116,10 +180,6 @@ def _content(path: Path) -> tuple[list | tuple, list | tuple]:
     if len(bins) != 2 * len(truths):
         raise InputError(
             f"{path}: {len(bins)} images and {len(truths)} pairs, but a pair is two images; {AGAIN}"
-        )
-    if len(truths) < MIN_PAIRS:
-        raise InputError(
-            f"{path}: {len(truths)} pairs, but accuracy over ten folds needs {MIN_PAIRS} or more"
         )
     return bins, truths
 

@@ -9,8 +9,14 @@ import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
 from crfr.data import faces
+from crfr.data.examples import open_array_records
+from crfr.data.folders import Folder
 from crfr.data.images import decode
 from crfr.data.packs import Pack
+from crfr.data.prepared import is_prepared, open_prepared
+from crfr.data.raw import Raw, is_raw
+from crfr.data.remote import localize
+from crfr.data.shards import require_finished
 from crfr.errors import InputError, unknown
 
 
@@ -34,20 +40,97 @@ class Source(Protocol):
 
 
 def open_source(spec: str) -> Source:
-    """The source named by `spec`: a path to a `.rec`, or `faces[:identities=N,images=N,seed=S]`.
+    """The source named by `spec`, docs/data.md has the forms; several are joined with "+".
 
-    InputError for a spec or path that names nothing, and for a pack whose files contradict each
+        faces[:identities=N,images=N,seed=S]    procedural faces
+        PATH.rec                                a RecordIO pack (InsightFace, im2rec)
+        PATH                                    a folder of identity folders; raw shards of crfr
+                                                convert; a TFDS-prepared folder; .array_record files
+        tfds:NAME[:SPLIT]                       a prepared dataset of TFDS
+        gs://..., s3://..., https://...         any of these paths, copied once to a local cache
+
+    InputError for a spec or path that names nothing, and for data whose files contradict each
     other.  Labels and images are checked when they are read: a pack may hold 5.8 million.
     """
+    parts = [spec] if Path(spec).exists() else spec.split("+")
+    if "" in parts:
+        raise InputError(f"{spec!r}: an empty spec; give one before and after each +")
+    if len(parts) == 1:
+        return _open_one(spec)
+    return Joined(parts, [_open_one(part) for part in parts])
+
+
+def _open_one(spec: str) -> Source:
     kind = spec.partition(":")[0]
     if kind == "faces":
         settings = faces.parse_faces(spec, identities=150, images=16, seed=0)
         return faces.Faces(split="train", **settings)
-    if spec.endswith(".rec") or Path(spec).is_dir():
-        return Pack(spec)
-    if Path(spec).exists():
-        raise InputError(f"{spec}: is not a pack; name its .rec file, or 'faces'")
-    raise unknown("source", kind, ["faces", "a path ending in .rec"])
+    if kind == "tfds":
+        return open_prepared(spec)
+    path = Path(localize(spec))
+    if path.suffix == ".rec":
+        return Pack(str(path))
+    if ".array_record" in path.name:
+        return open_array_records(str(path))
+    if path.is_dir():
+        require_finished(path)
+        if is_raw(path):
+            return Raw(path)
+        if is_prepared(path):
+            return open_prepared(str(path))
+        if any(path.glob("*.array_record*")):
+            return open_array_records(str(path))
+        packs = [str(name) for name in path.glob("*.rec")]
+        if packs:
+            raise InputError(f"{spec}: name the pack in it: {', '.join(sorted(packs))}")
+        return Folder(path)
+    if path.exists():
+        raise InputError(f"{spec}: is none of the forms of docs/data.md, such as a .rec file")
+    if "/" in spec or path.suffix:
+        raise InputError(f"{spec}: no such file or folder; check the path")
+    raise unknown("source", kind, ["faces", "tfds:NAME", "a path ending in .rec", "a folder"])
+
+
+class Joined:
+    """Several sources behind one another, a Source; the labels of each follow the last ones."""
+
+    def __init__(self, specs: list[str], sources: list[Source]):
+        self.sources = sources
+        self.starts = np.cumsum([0, *(len(source) for source in sources)])
+        self.labels = np.cumsum([0, *(source.classes for source in sources)])
+        self.classes = int(self.labels[-1])
+        for spec, source, start, label in zip(
+            specs, sources, self.starts, self.labels, strict=False
+        ):
+            print(
+                f"{spec}: images {start}..{start + len(source) - 1}, labels {label}.."
+                f"{label + source.classes - 1}",
+                file=sys.stderr,
+            )
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def _part(self, index: int) -> tuple[int, int]:
+        """(number of the source, index in it)"""
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} is outside 0..{len(self) - 1}")
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return part, index - int(self.starts[part])
+
+    def __getitem__(self, index: int) -> dict:
+        part, inner = self._part(index)
+        example = self.sources[part][inner]
+        return {**example, "label": example["label"] + int(self.labels[part])}
+
+    def where(self, index: int) -> str:
+        part, inner = self._part(index)
+        return self.sources[part].where(inner)
+
+    def identity(self, label: int) -> str:
+        """As the source names it, with the source's number before it: two may use one name."""
+        part = int(np.searchsorted(self.labels, label, side="right")) - 1
+        return f"{part}/{self.sources[part].identity(label - int(self.labels[part]))}"
 
 
 @runtime_checkable

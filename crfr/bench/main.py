@@ -1,0 +1,72 @@
+"""`crfr bench step` and `crfr bench input`: their flags."""
+
+from pathlib import Path
+
+from absl import flags
+
+from crfr.arguments import Flags, integers, need, parse, parse_config, string
+from crfr.errors import InputError, unknown
+
+
+def bench_step(arguments: list[str]) -> None:
+    """Time the training step of a config."""
+
+    def define(values: Flags) -> None:
+        flags.DEFINE_integer("classes", 85742, "Identities.", lower_bound=2, flag_values=values)
+        flags.DEFINE_integer("repeats", 10, "Timed steps.", lower_bound=2, flag_values=values)
+        string(values, "out", "", "Also write the figures to this JSON file.")
+
+    values = parse_config("bench step", arguments, define)
+    need("bench step", values, "config")
+    from crfr.bench.step import bench_step
+
+    out = Path(values.out) if values.out else None
+    bench_step(values.config, values.classes, values.repeats, out)
+
+
+def bench_input(arguments: list[str]) -> None:
+    """Time the reading of training data."""
+
+    def define(values: Flags) -> None:
+        flags.DEFINE_multi_string("data", [], "Source specs, one a flag.", flag_values=values)
+        flags.DEFINE_integer("batch", 128, "Images a batch.", lower_bound=1, flag_values=values)
+        flags.DEFINE_list("threads", ["1", "2", "4"], "Numbers of threads.", flag_values=values)
+        flags.DEFINE_list("workers", [], "Numbers of processes, besides none.", flag_values=values)
+        flags.DEFINE_float("seconds", 5.0, "For each row.", lower_bound=0.1, flag_values=values)
+        flags.DEFINE_float("need", 30000.0, "Images/s of the device.", flag_values=values)
+        string(values, "step", "", "Take --need from this file of crfr bench step --out.")
+        flags.DEFINE_boolean("torch", False, "Time torch's DataLoader too.", flag_values=values)
+        string(values, "out", "", "Also write the figures to this JSON file.")
+
+    values = parse("bench input", arguments, define)
+    need("bench input", values, "data", "threads")
+    threads = integers("threads", values.threads)
+    workers = integers("workers", values.workers)
+    if 0 in (*threads, *workers):
+        raise InputError("bench input: --threads and --workers are 1 or more")
+    from crfr.bench.input import bench_input
+
+    bench_input(
+        values.data,
+        batch=values.batch,
+        threads=threads,
+        workers=workers,
+        seconds=values.seconds,
+        need=values.need,
+        step=Path(values.step) if values.step else None,
+        torch=values.torch,
+        out=Path(values.out) if values.out else None,
+    )
+
+
+BENCHES = {"step": bench_step, "input": bench_input}
+
+
+def bench(arguments: list[str]) -> None:
+    """Measure speed: crfr bench step, crfr bench input."""
+    if arguments[:1] in (["--help"], ["-h"]):
+        print("\n".join(f"crfr bench {name}: {f.__doc__}" for name, f in BENCHES.items()))
+        return
+    if not arguments or arguments[0] not in BENCHES:
+        raise unknown("bench command", arguments[0] if arguments else "", BENCHES)
+    BENCHES[arguments[0]](arguments[1:])

@@ -1,0 +1,199 @@
+"""`crfr convert`: any source, once, into shards that a pod reads fast or that TFDS opens.
+
+What is in the folder while it runs:
+
+    plan.json                     what defines the conversion, written first
+    shard-00000-of-00012.json     that shard 0 is done: its files' checksums, its count
+    .partial-...                  a shard that is being written
+    manifest.json                 all of it, written last; the plan and the shards' files then go
+
+The same call again goes on where an interrupted one stopped.  Each image is decoded once, so that
+none is found unreadable in training.  Threads write a shard each: decoding, hashing and the disk
+leave Python to the others.  Memory: some images a thread, and 8 bytes for each image of the source.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crfr import environment
+from crfr.data.records import Source, Unreadable
+from crfr.data.selection import select
+from crfr.data.shards import (
+    MANIFEST,
+    PLAN,
+    ROLES,
+    SCHEMA,
+    check_files,
+    folder_format,
+    read_manifest,
+)
+from crfr.data.workers import SIZE, Shards, read_json
+from crfr.data.writers import import_tfds, write_dataset
+from crfr.errors import InputError, unknown
+
+PROBES = 64  # examples that tell one source from another
+
+
+def convert(
+    source: Source,
+    spec: str,
+    out: Path,
+    *,
+    format: str,
+    shard_images: int = 4096,
+    workers: int | None = None,
+    drop: frozenset[str] = frozenset(),
+    duplicates: set[int] | frozenset[int] = frozenset(),
+    skip_unreadable: int = 0,
+) -> dict[str, Any]:
+    """Write all images of `source`, which `spec` names, to the folder `out`; its manifest.
+
+    Without identities to `drop` (by name) and `duplicates` (by index) the labels stay as they are;
+    otherwise the identities that have images left are numbered anew, in the order of their labels.
+    Up to `skip_unreadable` images that cannot be read are left out and listed.  `workers` threads,
+    or one a core.
+
+    Raises:
+      InputError: an unknown format or identity; a folder with other things, or with another
+        conversion; an image that cannot be read; TFDS missing.
+      OSError: a full disk, with the file's name; finished shards stay.
+    """
+    if format not in ROLES:
+        raise unknown("--format", format, ROLES)
+    if shard_images < 1 or (workers is not None and workers < 1):
+        raise InputError(
+            f"shard_images={shard_images} and workers={workers}: give 1 or more of each"
+        )
+    if len(source) == 0:
+        raise InputError(f"{spec}: holds no images; give a source that has some")
+    if format == "tfds":
+        import_tfds()
+    plan = _plan(source, spec, format, shard_images, drop, duplicates)
+    with _claimed(out):
+        if (out / MANIFEST).is_file():
+            manifest = read_manifest(out)
+            _compare(out, manifest["plan"], plan)
+            check_files(out, manifest)
+            _tidy(out)
+            return manifest
+        if (out / PLAN).is_file():
+            _compare(out, read_json(out / PLAN), plan)
+        else:
+            environment.write_json(out / PLAN, plan)
+        selection = select(source, spec, drop, duplicates)
+        shards = Shards(source, selection, out, format, shard_images, Unreadable(skip_unreadable))
+        done = shards.write(workers or os.cpu_count() or 1)
+        manifest = {
+            "schema": SCHEMA,
+            "format": format,
+            "images": sum(shard["count"] for shard in done),
+            "classes": len(selection.identities),
+            "height": SIZE,
+            "width": SIZE,
+            "identities": selection.identities,
+            "shards": [{"count": shard["count"], "files": shard["files"]} for shard in done],
+            "encodings": dict(sum((Counter(shard["encodings"]) for shard in done), Counter())),
+            "dropped": selection.dropped,
+            "unreadable": [entry for shard in done for entry in shard["unreadable"]],
+            "plan": plan,
+            "versions": environment.versions(),
+            "commit": environment.commit(),
+            "command": environment.command(),
+            "finished": environment.now(),
+        }
+        if format == "tfds":
+            write_dataset(out, manifest)
+        environment.write_json(out / MANIFEST, manifest)
+        _tidy(out)
+    return manifest
+
+
+def _plan(
+    source: Source,
+    spec: str,
+    format: str,
+    shard_images: int,
+    drop: frozenset[str],
+    duplicates: set[int] | frozenset[int],
+) -> dict[str, Any]:
+    """What makes two conversions the same."""
+    digest = hashlib.sha256()
+    for index in np.unique(np.linspace(0, len(source) - 1, PROBES).astype(int)).tolist():
+        try:
+            example = source[index]
+        except InputError as error:
+            digest.update(str(error).encode())
+            continue
+        image = example["image"]
+        digest.update(image if isinstance(image, bytes) else image.tobytes())
+        digest.update(b"%d" % example["label"])
+    left_out = np.array(sorted(duplicates), "<i8").tobytes()
+    return {
+        "schema": SCHEMA,
+        "spec": spec,
+        "format": format,
+        "shard_images": shard_images,
+        "drop": sorted(drop),
+        "duplicates": hashlib.sha256(left_out).hexdigest() if duplicates else None,
+        "images": len(source),
+        "classes": source.classes,
+        "fingerprint": digest.hexdigest(),
+    }
+
+
+def _compare(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    differing = [
+        f"{key} (was {before.get(key)!r}, now {now.get(key)!r})"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
+    if differing:
+        raise InputError(
+            f"{out}: holds another conversion: {', '.join(differing)}; go on with the old values, "
+            "choose another --out or delete the folder"
+        )
+
+
+@contextlib.contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Make the folder, or check that it is a conversion's, and keep other processes from it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        things = [path.name for path in out.iterdir() if not path.name.startswith(".")]
+        lock = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(
+            f"--out={out}: {error.strerror}; choose a folder that can be written"
+        ) from error
+    try:
+        ours = {MANIFEST, PLAN}.intersection(things) and folder_format(out)
+        if things and not ours:
+            raise InputError(
+                f"--out={out}: holds other things ({min(things)}, ...); choose an empty folder"
+            )
+        # Some network file systems have no locks; the last of these errors says so.
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(
+                    f"--out={out}: another crfr convert is writing there; wait until it has ended"
+                ) from error
+        yield
+    finally:
+        os.close(lock)
+
+
+def _tidy(out: Path) -> None:
+    """Remove what only an unfinished conversion needs."""
+    for pattern in ("shard-*-of-*.json", ".partial-*", ".*.json.*", PLAN):
+        for path in out.glob(pattern):
+            path.unlink()

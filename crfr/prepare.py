@@ -1,0 +1,75 @@
+"""`crfr convert` and `crfr doctor`: specs -> open sources and benchmarks -> one function each."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from crfr.data.benchmarks import load_benchmarks
+from crfr.data.convert import convert as convert_source
+from crfr.data.doctor import examine
+from crfr.data.duplicates import find_duplicates
+from crfr.data.records import open_source
+from crfr.environment import write_atomically
+from crfr.errors import InputError
+
+DUPLICATES = "duplicates.jsonl"
+
+
+def read_names(path: Path) -> frozenset[str]:
+    """The identities that a text file lists, one a line; blank lines and #-comments are none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--drop-identities={path}: {error}; give a UTF-8 text file") from error
+    names = frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    if not names:
+        raise InputError(f"--drop-identities={path}: names nobody; write one identity a line")
+    return names
+
+
+def convert(
+    data: str,
+    out: Path,
+    *,
+    format: str,
+    shard_images: int,
+    workers: int | None,
+    drop_identities: Path | None,
+    dedupe_against: str,
+    skip_unreadable: int,
+) -> None:
+    """Write a source's shards to `out`; images of the benchmarks are left out where asked for and
+    listed in duplicates.jsonl.
+    """
+    drop = read_names(drop_identities) if drop_identities else frozenset()
+    benchmarks = load_benchmarks(dedupe_against) if dedupe_against else []
+    source = open_source(data)
+    found = []
+    if benchmarks:
+        # the conversion itself counts what cannot be read
+        found = find_duplicates(source, benchmarks, skip_unreadable=True, threads=workers)
+    manifest = convert_source(
+        source,
+        data,
+        out,
+        format=format,
+        shard_images=shard_images,
+        workers=workers,
+        drop=drop,
+        duplicates=frozenset(duplicate.index for duplicate in found),
+        skip_unreadable=skip_unreadable,
+    )
+    if benchmarks:
+        lines = "".join(json.dumps(asdict(duplicate)) + "\n" for duplicate in found)
+        write_atomically(out / DUPLICATES, lines)
+        exact = sum(duplicate.kind == "exact" for duplicate in found)
+        print(
+            f"left out: {exact} exact and {len(found) - exact} near duplicates of benchmark images"
+        )
+    print(f"{out}: {manifest['images']:,} images of {len(manifest['identities']):,} identities")
+
+
+def doctor(data: str, benchmark: str, out: Path) -> bool:
+    """Examine a source, print what was found; whether something would spoil training."""
+    benchmarks = load_benchmarks(benchmark) if benchmark else []
+    return examine(open_source(data), data, out, benchmarks=benchmarks).spoils
