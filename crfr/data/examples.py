@@ -12,7 +12,7 @@ from crfr.data.tfexample import DAMAGED, ExampleFiles, Shard
 from crfr.errors import InputError
 
 LABEL_LIMIT = 2**31 - 1  # labels are int32 where they are trained on
-SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)(.*)")
+SHARD = re.compile(r"(.+)-(\d{1,6})-of-(\d{1,6})(.*)")
 # Features of bare files, the first that occurs: TFDS's names, and those of older TFRecord writers.
 IMAGE_NAMES = ("image", "image/encoded")
 LABEL_NAMES = ("label", "image/class/label")
