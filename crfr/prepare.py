@@ -9,6 +9,7 @@ from crfr.data.convert import convert as convert_source
 from crfr.data.doctor import examine
 from crfr.data.duplicates import find_duplicates
 from crfr.data.records import open_source
+from crfr.data.shards import folder_format, verify
 from crfr.environment import write_atomically
 from crfr.errors import InputError
 
@@ -70,6 +71,12 @@ def convert(
 
 
 def doctor(data: str, benchmark: str, out: Path) -> bool:
-    """Examine a source, print what was found; whether something would spoil training."""
+    """Examine a source, print what was found; whether something would spoil training.
+
+    Of converted shards the checksums are compared first: InputError names the file that differs.
+    """
+    for part in data.split("+"):
+        if folder_format(Path(part)) is not None:
+            verify(Path(part))
     benchmarks = load_benchmarks(benchmark) if benchmark else []
     return examine(open_source(data), data, out, benchmarks=benchmarks).spoils
