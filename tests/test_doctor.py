@@ -17,7 +17,7 @@ from crfr.data.records import open_source
 from crfr.data.sheet import CAPTION, COLUMNS, SIDE, TITLE, Strip, contact_sheet
 from crfr.errors import InputError
 
-PEOPLE, IMAGES = 32, 3
+PEOPLE, IMAGES = 52, 3
 
 
 class Changed:

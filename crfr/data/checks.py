@@ -15,7 +15,7 @@ from crfr.data.records import Source
 EXAMPLES = 10  # named for each finding
 SHOWN = 16  # images of each finding in the contact sheet
 FEWEST = 20  # images below which a mean face or a majority says nothing
-PEOPLE = 30  # identities below which an unusual mean face is no more than a warning
+PEOPLE = 50  # the mean of 30 procedural people was once taken for misaligned
 NOWHERE = 0.6  # correlation below which a mean face has no eyes and mouth anywhere
 NOISE, GAPS = 0.001, 0.1  # shares above which label noise and label gaps are errors
 MANY = 0.02  # share of images above which what a few photographs are anyway is worth a warning

@@ -78,7 +78,7 @@ def examine(
     """Examine all images of `source`, or `sample` of them drawn at random, and print a table.
 
     Writes doctor.json, mean_face.png, mean_face_points.png and contact_sheet.png to the folder
-    `out`, and creates it.  In memory are 48 bytes an image and some thousand decoded images.
+    `out`, and creates it.  In memory are some 100 bytes an image and some thousand decoded images.
 
     InputError for a sample below 1, and a folder that cannot be written.
     """

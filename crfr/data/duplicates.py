@@ -5,7 +5,19 @@ darker or mirrored.  Thumbnails of all images are compared with those of all ben
 matrix products; the few pairs above a threshold are then compared at full size (both: likeness.py),
 and count as one photograph from NEAR on.
 
-MEASURES
+Measured on aligned photographs, LFW's 7,701 as the benchmark:
+
+- Missed, of 1,000 of them changed: none for JPEG of quality 50 and 20, for shifts by (1, 1) px,
+  scales of 0.97 and 1.03, brightness of 80 and 120 %, mirror images, and mirrored, darker, scaled,
+  shifted and encoded ones (correlations of 0.957 and more); 2 for shifts by (2, 2) px.  Beyond that
+  it fails: 46 % are missed for a scale of 1.06, 65 % for 4 px, 85 % for a turn by 3 degrees.
+- Mistaken: none of 97.6 million pairs with pins90, other people, where the highest correlation is
+  0.75.  Within LFW four pairs, all of them one photograph twice; the next two, 0.90 and 0.86, are
+  one more and two shots of an event.  Simple drawings are more alike: of 1.9 million pairs of
+  procedural people the highest has 0.906, and two images of one such person may well count.
+- Time: the products are 4.4 TFLOP per million images, and take 50 to 90 s of one core; so do the
+  thumbnails, the digests, and the full comparisons, of 0.09 pairs an image and 1 ms each.  5.8
+  million images take half an hour of one core, and a quarter to be decoded.
 """
 
 import hashlib
@@ -28,7 +40,7 @@ from crfr.errors import InputError
 
 # Similarity of thumbnails above which full images are compared: of whitened ones, and of others.
 WHITENED, PLAIN = 0.66, 0.78
-NEAR = 0.92  # correlation of full images from which they are one photograph
+NEAR = 0.91  # correlation of full images from which they are one photograph
 PER_IMAGE = 20  # candidates compared for each image, the most similar ones
 BLOCK = 1024  # images whose thumbnails are multiplied at once: 63 MB of products for LFW
 PAIRS = 64  # full images compared at once

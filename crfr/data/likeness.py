@@ -97,17 +97,25 @@ def _even_shifts(ours: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.n
     shifts = np.zeros((len(ours), 2), int)
     for dy in range(-_REACH, _REACH + 1, 2):
         for dx in range(-_REACH, _REACH + 1, 2):
-            value = np.einsum("pk,pk->p", _window(ours, dy, dx), target)
+            flat = _crop(ours, dy, dx)
+            # The target's mean is 0, so that the window's need not be taken out.
+            squares = np.einsum("pk,pk->p", flat, flat) - flat.mean(1) ** 2 * flat.shape[1]
+            value = np.einsum("pk,pk->p", flat, target) / np.sqrt(np.maximum(squares, 1))
             better = value > best
             best[better], shifts[better] = value[better], (dy, dx)
     return best, shifts
 
 
 def _window(bands: np.ndarray, dy: int, dx: int) -> np.ndarray:
-    """[p 112 112] -> [p 44 * 44], every other pixel, mean 0 and norm 1."""
-    rows, columns = (slice(_EDGE + shift, SIZE - _EDGE + shift, 2) for shift in (dy, dx))
-    flat = bands[:, rows, columns].reshape(len(bands), -1)
+    """The crop with mean 0 and norm 1."""
+    flat = _crop(bands, dy, dx)
     return _unit(flat - flat.mean(1, keepdims=True), 1.0)
+
+
+def _crop(bands: np.ndarray, dy: int, dx: int) -> np.ndarray:
+    """[p 112 112] -> [p 44 * 44], every other pixel."""
+    rows, columns = (slice(_EDGE + shift, SIZE - _EDGE + shift, 2) for shift in (dy, dx))
+    return bands[:, rows, columns].reshape(len(bands), -1)
 
 
 def _band(grey: np.ndarray) -> np.ndarray:
@@ -117,14 +125,11 @@ def _band(grey: np.ndarray) -> np.ndarray:
 
 def _box(images: np.ndarray, radius: int) -> np.ndarray:
     """Means over (2 radius + 1)^2 of [n h w], the edge repeated."""
-    for axis in (1, 2):
-        widths = [(0, 0)] * 3
-        widths[axis] = (radius + 1, radius)
-        sums = np.cumsum(np.pad(images, widths, mode="edge"), axis=axis, dtype=np.float32)
-        length = images.shape[axis]
-        ends = np.arange(2 * radius + 1, 2 * radius + 1 + length)
-        images = (sums.take(ends, axis) - sums.take(ends - 2 * radius - 1, axis)) / (2 * radius + 1)
-    return images
+    width = 2 * radius + 1
+    around = [(0, 0), (radius + 1, radius), (radius + 1, radius)]
+    sums = np.pad(images, around, mode="edge").cumsum(1, dtype=np.float32)
+    sums = (sums[:, width:] - sums[:, :-width]).cumsum(2, dtype=np.float32)
+    return (sums[:, :, width:] - sums[:, :, :-width]) / np.float32(width**2)
 
 
 @functools.cache
