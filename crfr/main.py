@@ -124,11 +124,11 @@ def convert(arguments: list[str]) -> None:
         values.data,
         Path(values.out),
         format=values.format,
-        shard_images=values["shard-images"].value,
+        shard_images=values["shard-images"].value or 1,
         workers=values.workers,
         drop_identities=Path(names) if (names := values["drop-identities"].value) else None,
-        dedupe_against=values["dedupe-against"].value,
-        skip_unreadable=values["skip-unreadable"].value,
+        dedupe_against=values["dedupe-against"].value or "",
+        skip_unreadable=values["skip-unreadable"].value or 0,
     )
 
 

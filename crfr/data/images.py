@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from crfr.data.recordio import DAMAGED
 from crfr.errors import InputError
@@ -52,7 +52,11 @@ def decode(image: bytes | np.ndarray, where: str) -> UInt8[np.ndarray, "h w 3"]:
             if height * width <= PIXEL_LIMIT:
                 return simplejpeg.decode_jpeg(image, colorspace="RGB")
         else:
-            picture = Image.open(io.BytesIO(image), formats=FORMATS)
+            stream = io.BytesIO(image)
+            try:
+                picture = Image.open(stream, formats=FORMATS)
+            except UnidentifiedImageError as error:  # whose message is the stream's address
+                raise ValueError("none of these formats") from error
             width, height = picture.size
             if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
                 raise ValueError(f"mode {picture.mode}, not 8 bits a channel")
