@@ -48,6 +48,13 @@ def need(command: str, values: Flags, *names: str) -> None:
             raise InputError(f"{command}: --{name} is missing; see crfr {command} --help")
 
 
+def folder(name: str, text: str) -> Path:
+    """A place to write to, on this host."""
+    if "://" in text:
+        raise InputError(f"--{name}={text}: is a URL; write to a local folder and copy it there")
+    return Path(text)
+
+
 def integers(name: str, texts: list[str]) -> list[int]:
     for text in texts:
         if not (text.strip().isascii() and text.strip().isdecimal()):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags, logging
 
-from crfr.arguments import Flags, integers, need, parse, parse_config, string
+from crfr.arguments import Flags, folder, integers, need, parse, parse_config, string
 from crfr.bench.main import bench
 from crfr.errors import InputError, unknown
 
@@ -30,7 +30,7 @@ def train(arguments: list[str]) -> None:
     need("train", values, "config", "workdir")
     from crfr import commands
 
-    commands.train(values.config, Path(values.workdir))
+    commands.train(values.config, folder("workdir", values.workdir))
 
 
 def sweep(arguments: list[str]) -> None:
@@ -38,7 +38,7 @@ def sweep(arguments: list[str]) -> None:
 
     def define(values: Flags) -> None:
         string(values, "model", None, "WORKDIR[@STEP] of a training run.")
-        string(values, "benchmark", None, "Benchmark: a path to .bin, or faces[:identities=N,...].")
+        string(values, "benchmark", None, "Benchmark spec (docs/data.md).")
         string(
             values, "out", None, "Folder for rows.jsonl; the same command again goes on with it."
         )
@@ -63,7 +63,7 @@ def sweep(arguments: list[str]) -> None:
         values.model,
         values.benchmark,
         resolutions,
-        Path(values.out),
+        folder("out", values.out),
         thresholds=values.thresholds,
         degradation=values.degradation,
         flip=values.flip,
@@ -82,7 +82,7 @@ def report(arguments: list[str]) -> None:
     need("report", values, "sweep")
     from crfr.report.page import write_report
 
-    write_report([Path(d) for d in ",".join(values.sweep).split(",")], Path(values.out))
+    write_report([Path(d) for d in ",".join(values.sweep).split(",")], folder("out", values.out))
     print(values.out)
 
 
@@ -96,7 +96,7 @@ def quickstart(arguments: list[str]) -> None:
     values = parse("quickstart", arguments, define)
     from crfr.quickstart import quickstart
 
-    quickstart(Path(values.out), values.epochs)
+    quickstart(folder("out", values.out), values.epochs)
 
 
 def convert(arguments: list[str]) -> None:
@@ -122,7 +122,7 @@ def convert(arguments: list[str]) -> None:
 
     prepare.convert(
         values.data,
-        Path(values.out),
+        folder("out", values.out),
         format=values.format,
         shard_images=values["shard-images"].value or 1,
         workers=values.workers,
@@ -139,12 +139,13 @@ def doctor(arguments: list[str]) -> None:
         string(values, "data", None, "Source spec.")
         string(values, "benchmark", "", "Benchmark spec, whose images should not be in the data.")
         string(values, "out", "doctor", "Folder for doctor.json and the pictures.")
+        flags.DEFINE_integer("sample", None, "Images to draw at random.", flag_values=values)
 
     values = parse("doctor", arguments, define)
     need("doctor", values, "data", "out")
     from crfr import prepare
 
-    if prepare.doctor(values.data, values.benchmark, Path(values.out)):
+    if prepare.doctor(values.data, values.benchmark, folder("out", values.out), values.sample):
         sys.exit(1)
 
 
@@ -175,6 +176,9 @@ def run(arguments: list[str]) -> None:
 
 
 def main() -> None:
+    # names of files need not be UTF-8
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     try:
         run(sys.argv[1:])
     except InputError as error:

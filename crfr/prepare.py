@@ -8,7 +8,8 @@ from crfr.data.benchmarks import load_benchmarks
 from crfr.data.convert import convert as convert_source
 from crfr.data.doctor import examine
 from crfr.data.duplicates import find_duplicates
-from crfr.data.records import open_source
+from crfr.data.records import open_source, split_spec
+from crfr.data.remote import localize
 from crfr.data.shards import folder_format, verify
 from crfr.environment import write_atomically
 from crfr.errors import InputError
@@ -19,7 +20,7 @@ DUPLICATES = "duplicates.jsonl"
 def read_names(path: Path) -> frozenset[str]:
     """The identities that a text file lists, one a line; blank lines and #-comments are none."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--drop-identities={path}: {error}; give a UTF-8 text file") from error
     names = frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
@@ -63,20 +64,20 @@ def convert(
     if benchmarks:
         lines = "".join(json.dumps(asdict(duplicate)) + "\n" for duplicate in found)
         write_atomically(out / DUPLICATES, lines)
-        exact = sum(duplicate.kind == "exact" for duplicate in found)
-        print(
-            f"left out: {exact} exact and {len(found) - exact} near duplicates of benchmark images"
-        )
+        exact = {duplicate.index for duplicate in found if duplicate.kind == "exact"}
+        near = {duplicate.index for duplicate in found} - exact
+        print(f"left out: {len(exact)} exact and {len(near)} near duplicates of benchmark images")
     print(f"{out}: {manifest['images']:,} images of {len(manifest['identities']):,} identities")
 
 
-def doctor(data: str, benchmark: str, out: Path) -> bool:
+def doctor(data: str, benchmark: str, out: Path, sample: int | None = None) -> bool:
     """Examine a source, print what was found; whether something would spoil training.
 
     Of converted shards the checksums are compared first: InputError names the file that differs.
     """
-    for part in data.split("+"):
-        if folder_format(Path(part)) is not None:
-            verify(Path(part))
+    for part in split_spec(data):
+        path = Path(localize(part))
+        if folder_format(path) is not None:
+            verify(path)
     benchmarks = load_benchmarks(benchmark) if benchmark else []
-    return examine(open_source(data), data, out, benchmarks=benchmarks).spoils
+    return examine(open_source(data), data, out, benchmarks=benchmarks, sample=sample).spoils

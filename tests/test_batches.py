@@ -112,6 +112,11 @@ def test_as_many_as_are_tolerated_are_replaced_by_the_next_and_named(capfd):
         next(train_batches(Holes({7, 8, 25}), skip_unreadable=2, **settings))
 
 
+def test_a_source_of_unreadable_images_is_an_error():
+    with pytest.raises(InputError, match="no image of the source can be read"):
+        next(train_batches(Numbered(96), batch=4, seed=1, skip_unreadable=1000))
+
+
 def test_worker_processes_read_the_same_batches():
     flags.FLAGS.mark_as_parsed()  # as the command line does; Grain reads them
     np.testing.assert_array_equal(labels(5, workers=2), labels(5))

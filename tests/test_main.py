@@ -183,6 +183,8 @@ def test_a_wrong_command_line_is_one_line_and_code_2(tmp_path):
         ("sweep --model=/no/run --benchmark=faces --out=y", "no config.json there"),
         ("sweep --model=x --benchmark=facez --out=y", "did you mean 'faces'"),
         ("report", "--sweep is missing"),
+        ("convert --data=faces --out=gs://bucket/x", "is a URL; write to a local folder"),
+        ("doctor --data=faces --out=gs://bucket/x", "is a URL; write to a local folder"),
         ("report --sweep=/no/such", "rows.jsonl is missing"),
         ("bench", "unknown bench command ''"),
         ("bench stp", "did you mean 'step'"),

@@ -94,7 +94,7 @@ def _list_folder(spec: str) -> list[str]:
     if not folder.is_dir():
         return [spec]
     order = {name: position for position, name in enumerate(KNOWN)}
-    paths = [path for path in folder.glob("*.bin") if path.is_file()]
+    paths = [path for path in folder.glob("[!.]*.bin") if path.is_file()]
     if not paths:
         raise InputError(f"{spec}: is a folder without .bin files; name a file in it")
     paths.sort(key=lambda path: (order.get(path.stem, len(order)), path.name))

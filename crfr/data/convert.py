@@ -84,11 +84,12 @@ def convert(
             check_files(out, manifest)
             _tidy(out)
             return manifest
-        if (out / PLAN).is_file():
+        planned = (out / PLAN).is_file()
+        if planned:
             _compare(out, read_json(out / PLAN), plan)
-        else:
+        selection = select(source, spec, drop, duplicates)  # refuses names that nobody has
+        if not planned:
             environment.write_json(out / PLAN, plan)
-        selection = select(source, spec, drop, duplicates)
         shards = Shards(source, selection, out, format, shard_images, Unreadable(skip_unreadable))
         done = shards.write(workers or os.cpu_count() or 1)
         manifest = {

@@ -9,7 +9,7 @@ Each check is a `Finding` with a severity.  Errors are what spoils a training or
                    images of pins90 have, 0.1 % of LFW's and none of the procedural faces; with
                    BGR for RGB it is 99.1 %, 99.9 % and 100 %
   alignment        the mean face is not where InsightFace's template has it; see alignment.py.  With
-                   fewer than 30 identities a warning: the mean is theirs more than anybody's
+                   fewer than 50 identities a warning: the mean is theirs more than anybody's
   benchmark        images of a benchmark: accuracy would be measured on images trained on
   label_noise      one picture under several identities, for more than 0.1 % of the images.  Fewer
                    are a warning: large sets hold some, and training bears them

@@ -70,9 +70,10 @@ class Raw:
         self._ends = np.cumsum(counts)
         self._starts = self._ends - counts
         self.labels = _read_labels(folder, manifest)
-        # 5.8 million images are 1,400 files, often more than a process may have open.
+        # 5.8 million images are 1,400 files, often more than a process may have open; several
+        # folders may be joined.
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        limit = soft // 2 if soft > 0 else 4096
+        limit = soft // 8 if soft > 0 else 4096
         self._open = functools.lru_cache(limit)(lambda shard: Descriptor(folder / names[shard]))
 
     def __getstate__(self) -> dict:

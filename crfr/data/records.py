@@ -52,12 +52,18 @@ def open_source(spec: str) -> Source:
     InputError for a spec or path that names nothing, and for data whose files contradict each
     other.  Labels and images are checked when they are read: a pack may hold 5.8 million.
     """
-    parts = [spec] if Path(spec).exists() else spec.split("+")
-    if "" in parts:
-        raise InputError(f"{spec!r}: an empty spec; give one before and after each +")
+    parts = split_spec(spec)
     if len(parts) == 1:
         return _open_one(spec)
     return Joined(parts, [_open_one(part) for part in parts])
+
+
+def split_spec(spec: str) -> list[str]:
+    """The specs that "+" joins; a path with a + in its name is one."""
+    parts = [spec] if Path(spec).exists() else spec.split("+")
+    if "" in parts:
+        raise InputError(f"{spec!r}: an empty spec; give one before and after each +")
+    return parts
 
 
 def _open_one(spec: str) -> Source:
@@ -190,6 +196,8 @@ def read_batch(
                 continue
             images[row], labels[row] = example["image"], example["label"]
             break
+        else:
+            raise InputError(f"{source.where(first)}: no image of the source can be read")
     return images, labels
 
 

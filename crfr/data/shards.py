@@ -94,6 +94,8 @@ def _check_structure(path: Path, manifest: dict[str, Any]) -> None:
     """InputError, KeyError, TypeError or AttributeError for a manifest not as crfr writes it."""
     for key in ("images", "classes", "height", "width"):
         _check_number(manifest[key])
+    if not isinstance(manifest["plan"], dict):
+        raise TypeError("a plan that is no object")
     identities = manifest["identities"]
     if not isinstance(identities, list) or not all(isinstance(n, str) for n in identities):
         raise TypeError("identities that are no names")

@@ -38,7 +38,10 @@ class _Fetched:
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError("no object")
+        return value
     except ValueError as error:
         raise InputError(
             f"{path}: not JSON ({error}); delete the folder and convert again"
