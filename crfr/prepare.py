@@ -1,20 +1,16 @@
 """`crfr convert` and `crfr doctor`: specs -> open sources and benchmarks -> one function each."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 from crfr.data.benchmarks import load_benchmarks
+from crfr.data.convert import DUPLICATES
 from crfr.data.convert import convert as convert_source
 from crfr.data.doctor import examine
-from crfr.data.duplicates import find_duplicates
+from crfr.data.duplicates import read_duplicates
 from crfr.data.records import open_source, split_spec
 from crfr.data.remote import localize
 from crfr.data.shards import folder_format, verify
-from crfr.environment import write_atomically
 from crfr.errors import InputError
-
-DUPLICATES = "duplicates.jsonl"
 
 
 def read_names(path: Path) -> frozenset[str]:
@@ -45,25 +41,19 @@ def convert(
     """
     drop = read_names(drop_identities) if drop_identities else frozenset()
     benchmarks = load_benchmarks(dedupe_against) if dedupe_against else []
-    source = open_source(data)
-    found = []
-    if benchmarks:
-        # the conversion itself counts what cannot be read
-        found = find_duplicates(source, benchmarks, skip_unreadable=True, threads=workers)
     manifest = convert_source(
-        source,
+        open_source(data),
         data,
         out,
         format=format,
         shard_images=shard_images,
         workers=workers,
         drop=drop,
-        duplicates=frozenset(duplicate.index for duplicate in found),
+        benchmarks=benchmarks,
         skip_unreadable=skip_unreadable,
     )
-    if benchmarks:
-        lines = "".join(json.dumps(asdict(duplicate)) + "\n" for duplicate in found)
-        write_atomically(out / DUPLICATES, lines)
+    if benchmarks and (out / DUPLICATES).is_file():  # nobody needs it once all is written
+        found = read_duplicates(out / DUPLICATES)
         exact = {duplicate.index for duplicate in found if duplicate.kind == "exact"}
         near = {duplicate.index for duplicate in found} - exact
         print(f"left out: {len(exact)} exact and {len(near)} near duplicates of benchmark images")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from PIL import Image
 
 from crfr.data import convert as conversion
 from crfr.data import workers, writers
+from crfr.data.benchmarks import Benchmark
 from crfr.data.convert import convert
+from crfr.data.duplicates import find_duplicates
 from crfr.data.faces import Faces
 from crfr.data.images import decode
 from crfr.data.packs import Pack
@@ -59,6 +62,12 @@ class Listed:
 
 def people() -> Listed:
     return Listed(list(JPEGS), LABELS, ["ada", "bob", "cyd", "dan"])
+
+
+def benchmark(*numbers: int) -> Benchmark:
+    """Some of the people's images."""
+    images = np.stack([PIXELS[number] for number in numbers])
+    return Benchmark("bench", images, np.zeros((1, 2), np.int32), np.zeros(1, bool))
 
 
 def contents(folder) -> tuple[list[np.ndarray], list[int]]:
@@ -194,7 +203,7 @@ def test_what_is_left_out_is_left_out(tmp_path, format):
         format=format,
         shard_images=3,
         drop=frozenset({"bob"}),
-        duplicates={3, 5, 7},
+        benchmarks=[benchmark(3, 5, 7)],
     )
     # bob is dropped, and cyd's one image is a duplicate
     assert manifest["identities"] == ["ada", "dan"]
@@ -205,6 +214,39 @@ def test_what_is_left_out_is_left_out(tmp_path, format):
     }
     left = [0, 1, 6, 8, 9, 10, 11]
     check(tmp_path / "out", [PIXELS[i] for i in left], [0, 0, 1, 1, 1, 1, 1])
+
+
+def test_duplicates_are_searched_for_once(tmp_path, monkeypatch):
+    """Not again on a resume, nor when it is finished, though another search would find others."""
+    searches = []
+
+    def search(*arguments, **options):
+        searches.append(1)
+        found = find_duplicates(*arguments, **options)
+        return found if len(searches) == 1 else []  # as if thresholds were met by a hair
+
+    def broken(*_):
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(conversion, "find_duplicates", search)
+    out = tmp_path / "out"
+    words = {"format": "raw", "shard_images": 3, "benchmarks": [benchmark(3, 5)]}
+    with monkeypatch.context() as patch:
+        patch.setattr(workers.Shards, "write", broken)
+        with pytest.raises(RuntimeError):
+            convert(people(), "people", out, **words)
+    assert sorted(os.listdir(out)) == ["duplicates.jsonl", "plan.json"]
+    rows = [json.loads(line) for line in (out / "duplicates.jsonl").read_text().splitlines()]
+    assert [(row["index"], row["kind"]) for row in rows] == [(3, "exact"), (5, "exact")]
+    manifest = convert(people(), "people", out, **words)
+    assert manifest["dropped"]["duplicates"] == 2
+    assert convert(people(), "people", out, **words) == manifest
+    left = [index for index in range(12) if index not in (3, 5)]
+    check(out, [PIXELS[index] for index in left], [0, 0, 1, 1, *[2] * 6])
+    assert len(searches) == 1
+    for other in (benchmark(5, 3), replace(benchmark(3, 5), name="b"), benchmark(3)):
+        with pytest.raises(InputError, match="holds another conversion: benchmarks"):
+            convert(people(), "people", out, **words | {"benchmarks": [other]})
 
 
 def test_what_cannot_be_left_out_is_named(tmp_path):
@@ -431,7 +473,7 @@ def test_another_conversion_in_the_folder_is_named(tmp_path, finished):
         (people(), "people", same | {"format": "tfds"}, "format"),
         (people(), "people", same | {"shard_images": 6}, r"shard_images \(was 5, now 6\)"),
         (people(), "people", same | {"drop": frozenset({"bob"})}, r"drop .*'bob'"),
-        (people(), "people", same | {"duplicates": {1}}, "duplicates"),
+        (people(), "people", same | {"benchmarks": [benchmark(1)]}, r"benchmarks \(was None"),
         (other, "people", same, "fingerprint"),
         (more, "people", same, r"images \(was 12, now 13\)"),
     ):
@@ -483,7 +525,7 @@ def test_a_full_disk_names_the_file(tmp_path, format, monkeypatch):
         patch.setattr(writers, "_partial", full)
         out.mkdir()
         (out / "plan.json").write_text(
-            json.dumps(conversion._plan(people(), "people", format, 4, frozenset(), set()))
+            json.dumps(conversion._plan(people(), "people", format, 4, frozenset(), []))
         )
         os.symlink("/dev/full", out / "full")
         with pytest.raises(OSError, match="No space left on device") as error:

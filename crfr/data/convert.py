@@ -3,6 +3,7 @@
 What is in the folder while it runs:
 
     plan.json                     what defines the conversion, written first
+    duplicates.jsonl              images that are a benchmark's, where asked for; stays
     shard-00000-of-00012.json     that shard 0 is done: its files' checksums, its count
     .partial-...                  a shard that is being written
     manifest.json                 all of it, written last; the plan and the shards' files then go
@@ -17,15 +18,23 @@ import fcntl
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from crfr import environment
+from crfr.data.benchmarks import Benchmark
+from crfr.data.duplicates import (
+    Duplicate,
+    find_duplicates,
+    fingerprint,
+    read_duplicates,
+    write_duplicates,
+)
 from crfr.data.records import Source, Unreadable
-from crfr.data.selection import select
+from crfr.data.selection import check_names, select
 from crfr.data.shards import (
     MANIFEST,
     PLAN,
@@ -39,6 +48,7 @@ from crfr.data.workers import SIZE, Shards, read_json
 from crfr.data.writers import import_tfds, write_dataset
 from crfr.errors import InputError, unknown
 
+DUPLICATES = "duplicates.jsonl"
 PROBES = 64  # examples that tell one source from another
 
 
@@ -51,13 +61,14 @@ def convert(
     shard_images: int = 4096,
     workers: int | None = None,
     drop: frozenset[str] = frozenset(),
-    duplicates: set[int] | frozenset[int] = frozenset(),
+    benchmarks: Sequence[Benchmark] = (),
     skip_unreadable: int = 0,
 ) -> dict[str, Any]:
     """Write all images of `source`, which `spec` names, to the folder `out`; its manifest.
 
-    Without identities to `drop` (by name) and `duplicates` (by index) the labels stay as they are;
-    otherwise the identities that have images left are numbered anew, in the order of their labels.
+    Without identities to `drop` (by name) and images of `benchmarks` to leave out, the labels stay
+    as they are; otherwise the identities that have images left are numbered anew, in the order of
+    their labels.  Images of benchmarks are searched for once: what was found stays in the folder.
     Up to `skip_unreadable` images that cannot be read are left out and listed.  `workers` threads,
     or one a core.
 
@@ -76,7 +87,7 @@ def convert(
         raise InputError(f"{spec}: holds no images; give a source that has some")
     if format == "tfds":
         import_tfds()
-    plan = _plan(source, spec, format, shard_images, drop, duplicates)
+    plan = _plan(source, spec, format, shard_images, drop, benchmarks)
     with _claimed(out):
         if (out / MANIFEST).is_file():
             manifest = read_manifest(out)
@@ -87,9 +98,11 @@ def convert(
         planned = (out / PLAN).is_file()
         if planned:
             _compare(out, read_json(out / PLAN), plan)
-        selection = select(source, spec, drop, duplicates)  # refuses names that nobody has
+        check_names(source, spec, drop)
         if not planned:
             environment.write_json(out / PLAN, plan)
+        found = _duplicates(source, benchmarks, out / DUPLICATES, workers) if benchmarks else []
+        selection = select(source, spec, drop, {duplicate.index for duplicate in found})
         shards = Shards(source, selection, out, format, shard_images, Unreadable(skip_unreadable))
         done = shards.write(workers or os.cpu_count() or 1)
         manifest = {
@@ -123,7 +136,7 @@ def _plan(
     format: str,
     shard_images: int,
     drop: frozenset[str],
-    duplicates: set[int] | frozenset[int],
+    benchmarks: Sequence[Benchmark],
 ) -> dict[str, Any]:
     """What makes two conversions the same."""
     digest = hashlib.sha256()
@@ -136,18 +149,29 @@ def _plan(
         image = example["image"]
         digest.update(image if isinstance(image, bytes) else image.tobytes())
         digest.update(b"%d" % example["label"])
-    left_out = np.array(sorted(duplicates), "<i8").tobytes()
     return {
         "schema": SCHEMA,
         "spec": spec,
         "format": format,
         "shard_images": shard_images,
         "drop": sorted(drop),
-        "duplicates": hashlib.sha256(left_out).hexdigest() if duplicates else None,
+        # of what is searched for, not of what was found: that depends on float arithmetic
+        "benchmarks": fingerprint(benchmarks) if benchmarks else None,
         "images": len(source),
         "classes": source.classes,
         "fingerprint": digest.hexdigest(),
     }
+
+
+def _duplicates(
+    source: Source, benchmarks: Sequence[Benchmark], path: Path, workers: int | None
+) -> list[Duplicate]:
+    """The benchmarks' images in `source`: as an earlier call wrote them to `path`, or searched."""
+    if not path.is_file():
+        # what cannot be read is counted when it is converted
+        found = find_duplicates(source, list(benchmarks), skip_unreadable=True, threads=workers)
+        write_duplicates(path, found)
+    return read_duplicates(path)
 
 
 def _compare(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

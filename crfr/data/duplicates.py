@@ -24,8 +24,9 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from crfr.data.alignment import SIZE
 from crfr.data.benchmarks import Benchmark
 from crfr.data.likeness import correlation, project, thumbnails, whitening
 from crfr.data.records import Source, read_example
+from crfr.environment import read_lines, write_lines
 from crfr.errors import InputError
 
 # Similarity of thumbnails above which full images are compared: of whitened ones, and of others.
@@ -127,6 +129,29 @@ def find_duplicates(
             numbers, images = zip(*sound, strict=True)
             found += match(reference, source, list(numbers), np.stack(images))
     return found
+
+
+def fingerprint(benchmarks: Sequence[Benchmark]) -> str:
+    """A hash of what the search depends on: the benchmarks' names and images, in their order."""
+    total = hashlib.sha256()
+    for benchmark in benchmarks:
+        images = np.ascontiguousarray(benchmark.images)
+        total.update(f"{benchmark.name!r} {images.shape}".encode())
+        total.update(images.data)
+    return total.hexdigest()
+
+
+def write_duplicates(path: Path, found: list[Duplicate]) -> None:
+    write_lines(path, [asdict(duplicate) for duplicate in found])
+
+
+def read_duplicates(path: Path) -> list[Duplicate]:
+    try:
+        return [Duplicate(**row) for row in read_lines(path)]
+    except TypeError as error:
+        raise InputError(
+            f"{path}: not as crfr wrote it ({error}); delete the folder and convert again"
+        ) from error
 
 
 def prepare(benchmarks: list[Benchmark]) -> Reference:

@@ -21,16 +21,22 @@ class Selection(NamedTuple):
     dropped: dict[str, Any]
 
 
+def check_names(source: Source, spec: str, drop: frozenset[str]) -> list[str]:
+    """The names of all identities; InputError for one to `drop` that is not among them."""
+    names = [source.identity(label) for label in range(source.classes)]
+    for name in sorted(drop.difference(names)):
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "check the name"
+        raise InputError(f"drop: no identity {name!r} in {spec}; {hint}")
+    return names
+
+
 def select(
     source: Source, spec: str, drop: frozenset[str], duplicates: set[int] | frozenset[int]
 ) -> Selection:
     """The images that stay and their labels; reads all labels where something is dropped."""
     count, classes = len(source), source.classes
-    names = [source.identity(label) for label in range(classes)]
-    for name in sorted(drop.difference(names)):
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "check the name"
-        raise InputError(f"drop: no identity {name!r} in {spec}; {hint}")
+    names = check_names(source, spec, drop)
     outside = [index for index in duplicates if not 0 <= index < count]
     if outside:
         raise InputError(
