@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import urllib.parse
 from pathlib import Path
 
 from crfr.errors import InputError
@@ -69,6 +70,15 @@ def command() -> str:
 def now() -> str:
     """UTC, ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def file_name(name: str) -> str:
+    """A name that may hold any character, as the name of a file or folder.
+
+    >>> file_name("faces:seed=1/2")
+    'faces%3Aseed%3D1%2F2'
+    """
+    return urllib.parse.quote(name, safe="")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
