@@ -1,5 +1,8 @@
-"""Models to measure: a MODEL is `WORKDIR[@STEP]`, the folder of a training run and one of its
-steps.
+"""Models to measure.  A MODEL is
+
+- `WORKDIR[@STEP]`: the folder of a training run and one of its steps;
+- `FILE.onnx[:KEY=VALUE,...]`: an ONNX model and how its input is made (onnx_model.py);
+- `module:function`: a Python function (foreign.py).
 """
 
 import dataclasses
@@ -14,27 +17,40 @@ import numpy as np
 import optax
 
 from crfr.errors import InputError
+from crfr.evaluate.foreign import load_callable
+from crfr.evaluate.onnx_model import load_onnx, parse_onnx
 from crfr.model.resnet import ResNet
 from crfr.train import sharding
 from crfr.train.checkpoint import Checkpoints
 from crfr.train.state import init_state
 from crfr.workdir import read_config, read_starts
 
+FORMS = "WORKDIR[@STEP], FILE.onnx[:KEY=VALUE,...] or module:function"
+
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """A network with its variables, and what to call it in results.
+    """What makes embeddings, and what to call it in results.
 
-    model: the spec without the step.  step: finished updates.  fingerprint: a hash of the
-    variables, which tells a model from another one of the same name and step.
+    A crfr model has `network` and `variables`, any other `function`: pixels [b 112 112 3], RGB
+    0..255, of the type `pixels` -> float32 [b d] on the host, not normalised.
+
+    model: the spec without step and settings.  step: finished updates, None of others than crfr's.
+    method: the training method, "onnx" or "callable".  fingerprint: a hash of what makes the
+    embeddings, which tells a model from another one of the same name and step.  precision: of the
+    network, or "model" where that is its own affair.  pixels: "float32" or "uint8", what the
+    degraded image is given as.
     """
 
     model: str
-    step: int
+    step: int | None
     method: str
-    network: ResNet
+    network: ResNet | None
     variables: Any
     fingerprint: str
+    precision: str = "float32"
+    pixels: str = "float32"
+    function: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def fingerprint(variables: Any) -> str:
@@ -50,21 +66,50 @@ def load_encoder(
     spec: str,
     build: Callable[[dict[str, Any]], tuple[ResNet, optax.GradientTransformation]],
 ) -> Encoder:
-    """Load `WORKDIR[@STEP]`, the latest step where none is given, in float32 and replicated.
+    """Load a MODEL; one of crfr at the latest step where none is given, in float32 and replicated.
 
     `build` makes the network and the optimizer (whose state lies in the checkpoint too) from a
-    config. Raises InputError for a folder that is no training run and a step that is not there.
+    config.  Raises InputError for a spec that names nothing, a step that is not there, and a model
+    that does not take faces of 112 px or return one embedding an image.
     """
-    folder, at, number = spec.rpartition("@")
-    if Path(spec).is_dir() or not at:  # a folder's name may hold an @
-        folder, at = spec, ""
-    if at and not (number.isascii() and number.isdecimal()):
-        raise InputError(f"model {spec!r}: the step after @ is not a number")
-    workdir = Path(folder)
+    if Path(spec).is_dir():  # a folder's name may hold anything, an @ and a : too
+        return _load_checkpoint(Path(spec), None, build)
+    settings = parse_onnx(spec)
+    if settings is not None:
+        foreign, name, method = load_onnx(settings), settings.path, "onnx"
+    elif _is_callable(spec):
+        foreign, name, method = load_callable(spec), spec, "callable"
+    else:
+        folder, at, number = spec.rpartition("@")
+        folder = folder if at else spec
+        if not Path(folder).is_dir() and (Path(folder).is_file() or ":" in folder):
+            raise InputError(f"model {spec!r}: is none; a MODEL is {FORMS}")
+        if at and not (number.isascii() and number.isdecimal()):
+            raise InputError(f"model {spec!r}: the step after @ is not a number")
+        return _load_checkpoint(Path(folder), int(number) if at else None, build)
+    return Encoder(
+        model=name,
+        step=None,
+        method=method,
+        network=None,
+        variables=None,
+        fingerprint=foreign.fingerprint,
+        precision="model",
+        pixels=foreign.pixels,
+        function=foreign.function,
+    )
+
+
+def _is_callable(spec: str) -> bool:
+    parts = spec.split(":")
+    return len(parts) == 2 and all(n.isidentifier() for part in parts for n in part.split("."))
+
+
+def _load_checkpoint(workdir: Path, step: int | None, build: Callable) -> Encoder:
     config = read_config(workdir)
     with Checkpoints(workdir, read_only=True) as checkpoints:
         steps = checkpoints.steps()
-        step = int(number) if at else max(steps, default=0)
+        step = max(steps, default=0) if step is None else step
         if step not in steps:
             raise InputError(
                 f"{workdir}: no checkpoint of step {step}; there are {steps or 'none'}"
@@ -75,4 +120,12 @@ def load_encoder(
         whole = sharding.replicated(sharding.make_mesh())
         state = checkpoints.restore(step, shapes, jax.tree.map(lambda _: whole, shapes))
     variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
-    return Encoder(str(workdir), step, config["method"], network, variables, fingerprint(variables))
+    return Encoder(
+        model=str(workdir),
+        step=step,
+        method=config["method"],
+        network=network,
+        variables=variables,
+        fingerprint=fingerprint(variables),
+        precision=np.dtype(network.dtype).name,
+    )
