@@ -1,0 +1,95 @@
+"""What onnxruntime does not tell of an ONNX file, read without the onnx package.
+
+An ONNX file is one protobuf message.  On the wire it is fields, each a key (number << 3 | type) and
+a value: type 0 a varint, 1 eight bytes, 2 a length and as many bytes, 5 four bytes.
+"""
+
+import itertools
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+# Message -> field number -> the message that lies in it, along the ways that lead to tensors
+# (onnx.proto of the ONNX project).
+INSIDE = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {
+        5: "tensor",
+        6: "graph",
+        10: "tensor",
+        11: "graph",
+        22: "sparse tensor",
+        23: "sparse tensor",
+    },
+    "sparse tensor": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+}
+GRAPH, NODE, NODE_NAME = 7, 1, 3
+
+
+def external_files(path: Path) -> list[Path]:
+    """The files beside an ONNX file in which its larger tensors lie, in the order of their names.
+
+    `path` is a file that onnxruntime has read: nothing here is checked again.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        view = memoryview(data)
+        found = set(_locations(view, "model"))
+        view.release()
+    return [path.parent / name for name in sorted(found)]
+
+
+def first_nodes(path: Path, count: int) -> list[str]:
+    """The names of the first nodes of the graph."""
+    content = path.read_bytes()
+    nodes = (
+        node
+        for number, graph in _fields(memoryview(content))
+        if number == GRAPH
+        for number, node in _fields(graph)
+        if number == NODE
+    )
+    first = itertools.islice(nodes, count)
+    return [str(dict(_fields(node)).get(NODE_NAME, b""), "utf-8") for node in first]
+
+
+def _locations(message: memoryview, kind: str) -> Iterator[str]:
+    if kind == "entry":  # of a map: field 1 is the key, 2 the value
+        entry = {number: bytes(value) for number, value in _fields(message)}
+        if entry.get(1) == b"location":
+            yield str(entry[2], "utf-8")
+        return
+    inside = INSIDE[kind]
+    for number, value in _fields(message):
+        if number in inside:
+            yield from _locations(value, inside[number])
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """(number, value) of each field; of numbers the value is empty."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        length = 0
+        if key & 7 == 2:
+            length, at = _varint(message, at)
+        elif key & 7 == 0:
+            _, at = _varint(message, at)
+        else:
+            at += {1: 8, 5: 4}[key & 7]
+        yield key >> 3, message[at : at + length]
+        at += length
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """(the number at byte `at`, the byte after it): seven bits a byte, the lowest first."""
+    number = shift = 0
+    while True:
+        byte = message[at]
+        number |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return number, at

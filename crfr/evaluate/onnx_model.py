@@ -1,0 +1,262 @@
+"""ONNX models: `FILE.onnx[:KEY=VALUE,...]`, run by onnxruntime.
+
+| key | what |
+|---|---|
+| preset | insightface (nchw, rgb, mean 127.5, std 127.5) or opencv (nchw, rgb, mean 0, std 1: SFace as cv2.FaceRecognizerSF feeds it); other keys go before it |
+| layout | nchw or nhwc; by default what the shape of the input says |
+| color | rgb (default) or bgr: the order of the channels that the network takes |
+| mean, std | the network gets (pixel - mean) / std of pixels in 0..255; one number, or three with `;` between them, of red, green and blue whatever `color` is |
+| output | the name of the output that is the embedding; by default the only 2-D one |
+
+A wrong normalisation gives embeddings that look right, so there is none by default.
+"""  # noqa: E501
+
+import hashlib
+import math
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+
+from crfr.data.recordio import require_file
+from crfr.errors import InputError, unknown
+from crfr.evaluate.foreign import Foreign, as_embeddings, one_line
+from crfr.evaluate.onnx_graph import external_files, first_nodes
+
+SIDE = 112  # px
+# The axes of [n ...] that are colour, height and width.
+LAYOUTS = {"nchw": (1, 2, 3), "nhwc": (3, 1, 2)}
+COLORS = ("rgb", "bgr")
+PRESETS = {
+    "insightface": {"layout": "nchw", "color": "rgb", "mean": "127.5", "std": "127.5"},
+    "opencv": {"layout": "nchw", "color": "rgb", "mean": "0", "std": "1"},
+}
+KEYS = ("preset", "layout", "color", "mean", "std", "output")
+# What the input may be of, and what it is fed from: a network that takes uint8 is given what a
+# camera would give, any other one the degraded image as it is.
+TYPES = {
+    "tensor(float)": (np.float32, "float32"),
+    "tensor(float16)": (np.float16, "float32"),
+    "tensor(uint8)": (np.uint8, "uint8"),
+}
+Numbers = tuple[float, float, float]
+
+
+class Settings(NamedTuple):
+    path: str
+    preset: str | None
+    layout: str | None
+    color: str
+    mean: Numbers | None  # of red, green, blue
+    std: Numbers | None
+    output: str | None
+
+
+def parse_onnx(spec: str) -> Settings | None:
+    """The settings of `FILE.onnx[:KEY=VALUE,...]`; None where `spec` is none."""
+    match = re.fullmatch(r"(.+?\.onnx)(?::(.*))?", spec)
+    if not match:
+        return None
+    given: dict[str, str] = {}
+    for setting in filter(None, (match[2] or "").split(",")):
+        key, equals, value = setting.partition("=")
+        if key not in KEYS:
+            raise unknown(f"setting of {match[1]}", key, KEYS)
+        if not equals or not value:
+            raise InputError(f"{spec}: {key} has no value; write {key}=VALUE")
+        if key in given:
+            raise InputError(f"{spec}: gives {key} twice; leave one out")
+        given[key] = value
+    preset = given.get("preset")
+    if preset is not None and preset not in PRESETS:
+        raise unknown(f"preset of {match[1]}", preset, PRESETS)
+    values = PRESETS.get(preset or "", {}) | given
+    for key, known in (("layout", LAYOUTS), ("color", COLORS)):
+        if key in values and values[key] not in known:
+            raise unknown(f"{key} of {match[1]}", values[key], known)
+    return Settings(
+        path=match[1],
+        # a preset whose normalisation is given in full has no say in it
+        preset=None if {"mean", "std"} <= given.keys() else preset,
+        layout=values.get("layout"),
+        color=values.get("color", "rgb"),
+        mean=_numbers(spec, "mean", values.get("mean")),
+        std=_numbers(spec, "std", values.get("std")),
+        output=values.get("output"),
+    )
+
+
+def _numbers(spec: str, key: str, text: str | None) -> Numbers | None:
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(";")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        numbers *= 3
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+        raise InputError(
+            f"{spec}: {key}={text} is neither a number nor three with ; between them; write for "
+            f"example {key}=127.5"
+        )
+    if key == "std" and min(numbers) <= 0:
+        raise InputError(f"{spec}: std={text} divides the pixels; give numbers above 0")
+    return numbers[0], numbers[1], numbers[2]
+
+
+def load_onnx(settings: Settings) -> Foreign:
+    """The embeddings of an ONNX model, on a GPU where onnxruntime has one, else on the CPU.
+
+    Batches of any length: a model of a fixed batch is fed in parts of its length, the last one
+    filled up and cut.  The fingerprint is of the file, the files of its external tensors, and the
+    settings.  InputError for a file that is missing or no ONNX model, for an input that is not
+    faces of 112 px in float32, float16 or uint8, for an output that is not one embedding an image,
+    and where the settings leave open how the input is made.
+    """
+    path = require_file(settings.path)
+    session = _open(path)
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        names = ", ".join(each.name for each in inputs)
+        raise InputError(f"{path}: takes {len(inputs)} inputs ({names}), not one batch of images")
+    name, shape = inputs[0].name, list(inputs[0].shape)
+    if inputs[0].type not in TYPES:
+        raise InputError(
+            f"{path}: input {name!r} is a {inputs[0].type}; export it with one of "
+            f"{', '.join(TYPES)}"
+        )
+    dtype, pixels_type = TYPES[inputs[0].type]
+    layout = _layout(path, shape, settings.layout)
+    mean, std = _normalisation(path, dtype, settings)
+    shift, scale = np.array(mean, np.float32), np.array(std, np.float32)
+    output = _output(path, session.get_outputs(), settings.output)
+    fixed = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
+
+    def embed(pixels: np.ndarray) -> Float32[np.ndarray, "b d"]:
+        fed = pixels
+        if dtype is not np.uint8:
+            fed = (pixels.astype(np.float32) - shift) / scale
+        if settings.color == "bgr":
+            fed = fed[..., ::-1]
+        if layout == "nchw":
+            fed = fed.transpose(0, 3, 1, 2)
+        fed = np.ascontiguousarray(fed, dtype)
+        size = fixed or len(fed)
+        parts = []
+        for start in range(0, len(fed), size):
+            part = fed[start : start + size]
+            real = len(part)
+            part = np.concatenate([part, np.repeat(part[-1:], size - real, axis=0)])
+            try:
+                result = session.run([output], {name: part})[0]
+            except Exception as error:  # onnxruntime's errors have no class in common
+                raise InputError(f"{path}: fails on {size} images: {one_line(error)}") from error
+            parts.append(as_embeddings(f"{path}, output {output!r}", result, size)[:real])
+        return np.concatenate(parts)
+
+    digest = hashlib.sha256(repr((layout, settings.color, mean, std, output)).encode())
+    for part in [path, *external_files(path)]:
+        with part.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return Foreign(embed, pixels_type, digest.hexdigest()[:16])
+
+
+def _open(path: Path) -> Any:
+    """A session of onnxruntime, which tells of errors alone and not of what could be tidier."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(
+            f"{path}: onnxruntime cannot be imported ({error}); pip install 'crfr[onnx]', or "
+            "onnxruntime-gpu for a GPU"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Products in true float32, as crfr's own networks are evaluated: CUDA's default is TF32.
+    wanted = {"CUDAExecutionProvider": {"use_tf32": "0"}, "CPUExecutionProvider": {}}
+    there = onnxruntime.get_available_providers()
+    providers = [(name, settings) for name, settings in wanted.items() if name in there]
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's errors have no class in common
+        raise InputError(
+            f"{path}: onnxruntime cannot load it: {one_line(error)}; check that it is a whole ONNX "
+            "model, with the files of its external data beside it"
+        ) from error
+
+
+def _layout(path: Path, shape: list, given: str | None) -> str:
+    def fits(layout: str) -> bool:
+        colour, *sides = (shape[axis] for axis in LAYOUTS[layout])
+        # a dimension that the model leaves open is a name or None
+        of_colour = not isinstance(colour, int) or colour == 3
+        return of_colour and all(not isinstance(s, int) or s == SIDE for s in sides)
+
+    fitting = [layout for layout in LAYOUTS if fits(layout)] if len(shape) == 4 else []
+    shown = "[" + " ".join(map(str, shape)) + "]"
+    if not fitting:
+        raise InputError(
+            f"{path}: takes an input of shape {shown}, but a face is [n 3 {SIDE} {SIDE}] or "
+            f"[n {SIDE} {SIDE} 3]; choose a model for aligned faces of {SIDE} px"
+        )
+    if given is None and len(fitting) > 1:
+        raise InputError(
+            f"{path}: an input of shape {shown} leaves the layout open; add layout=nchw or "
+            "layout=nhwc"
+        )
+    if given is not None and given not in fitting:
+        raise InputError(
+            f"{path}: an input of shape {shown} is not {given}; give layout={fitting[0]}"
+        )
+    return given or fitting[0]
+
+
+def _normalisation(path: Path, dtype: type, settings: Settings) -> tuple[Numbers, Numbers]:
+    """(mean, std) of red, green and blue."""
+    none, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    mean, std = settings.mean, settings.std
+    if dtype is np.uint8:
+        if (mean or none, std or one) != (none, one):
+            raise InputError(
+                f"{path}: takes uint8 pixels, which it has to normalise itself; give mean=0,std=1"
+            )
+        return none, one
+    if mean is None or std is None:
+        raise InputError(
+            f"{path}: how its input is normalised is nowhere said, and a wrong guess would spoil "
+            "the measurement; add preset=insightface, preset=opencv, or mean=M,std=S of pixels in "
+            "0..255 (and color=bgr where it takes BGR), as in FILE.onnx:mean=127.5,std=127.5"
+        )
+    if settings.preset == "insightface":
+        names = first_nodes(path, 8)
+        # InsightFace's own rule (model_zoo/arcface_onnx.py): its models made with MXNet subtract
+        # and scale in their first nodes, and get pixels in 0..255.
+        starts = ("Sub", "_minus"), ("Mul", "_mul")
+        if all(any(name.startswith(start) for name in names) for start in starts):
+            raise InputError(
+                f"{path}: normalises its input itself (its first nodes are {', '.join(names)}), "
+                "for which InsightFace takes mean 0 and std 1; give mean=0,std=1"
+            )
+    return mean, std
+
+
+def _output(path: Path, outputs: list, given: str | None) -> str:
+    names = [each.name for each in outputs]
+    if given is not None:
+        if given not in names:
+            raise unknown(f"output of {path}", given, names)
+        return given
+    flat = [each.name for each in outputs if len(each.shape) == 2]
+    if len(flat) == 1:
+        return flat[0]
+    if len(outputs) == 1 and not outputs[0].shape:  # of unknown rank: what comes is checked
+        return names[0]
+    shown = ", ".join(f"{o.name} [{' '.join(map(str, o.shape))}]" for o in outputs)
+    if len(outputs) > 1:
+        raise InputError(
+            f"{path}: which of its outputs is the embedding is open ({shown}); add output=NAME"
+        )
+    raise InputError(f"{path}: returns {shown}, not one embedding an image, [n d]")
