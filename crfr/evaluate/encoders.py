@@ -1,7 +1,7 @@
 """Models to measure.  A MODEL is
 
 - `WORKDIR[@STEP]`: the folder of a training run and one of its steps;
-- `FILE.onnx[:KEY=VALUE,...]`: an ONNX model and how its input is made (onnx_model.py);
+- `FILE.onnx[:KEY=VALUE,...]`: an ONNX model and how its input is made (onnx_spec.py);
 - `module:function`: a Python function (foreign.py).
 """
 
@@ -18,7 +18,8 @@ import optax
 
 from crfr.errors import InputError
 from crfr.evaluate.foreign import load_callable
-from crfr.evaluate.onnx_model import load_onnx, parse_onnx
+from crfr.evaluate.onnx_model import load_onnx
+from crfr.evaluate.onnx_spec import parse_onnx
 from crfr.model.resnet import ResNet
 from crfr.train import sharding
 from crfr.train.checkpoint import Checkpoints
@@ -102,6 +103,8 @@ def load_encoder(
 
 def _is_callable(spec: str) -> bool:
     parts = spec.split(":")
+    if parts[0].endswith(".py"):  # a file, not the module `py` of a package
+        return False
     return len(parts) == 2 and all(n.isidentifier() for part in parts for n in part.split("."))
 
 

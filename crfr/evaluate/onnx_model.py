@@ -1,21 +1,8 @@
-"""ONNX models: `FILE.onnx[:KEY=VALUE,...]`, run by onnxruntime.
-
-| key | what |
-|---|---|
-| preset | insightface (nchw, rgb, mean 127.5, std 127.5) or opencv (nchw, rgb, mean 0, std 1: SFace as cv2.FaceRecognizerSF feeds it); other keys go before it |
-| layout | nchw or nhwc; by default what the shape of the input says |
-| color | rgb (default) or bgr: the order of the channels that the network takes |
-| mean, std | the network gets (pixel - mean) / std of pixels in 0..255; one number, or three with `;` between them, of red, green and blue whatever `color` is |
-| output | the name of the output that is the embedding; by default the only 2-D one |
-
-A wrong normalisation gives embeddings that look right, so there is none by default.
-"""  # noqa: E501
+"""ONNX models, run by onnxruntime."""
 
 import hashlib
-import math
-import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -24,16 +11,9 @@ from crfr.data.recordio import require_file
 from crfr.errors import InputError, unknown
 from crfr.evaluate.foreign import Foreign, as_embeddings, one_line
 from crfr.evaluate.onnx_graph import external_files, first_nodes
+from crfr.evaluate.onnx_spec import LAYOUTS, Numbers, Settings
 
 SIDE = 112  # px
-# The axes of [n ...] that are colour, height and width.
-LAYOUTS = {"nchw": (1, 2, 3), "nhwc": (3, 1, 2)}
-COLORS = ("rgb", "bgr")
-PRESETS = {
-    "insightface": {"layout": "nchw", "color": "rgb", "mean": "127.5", "std": "127.5"},
-    "opencv": {"layout": "nchw", "color": "rgb", "mean": "0", "std": "1"},
-}
-KEYS = ("preset", "layout", "color", "mean", "std", "output")
 # What the input may be of, and what it is fed from: a network that takes uint8 is given what a
 # camera would give, any other one the degraded image as it is.
 TYPES = {
@@ -41,70 +21,6 @@ TYPES = {
     "tensor(float16)": (np.float16, "float32"),
     "tensor(uint8)": (np.uint8, "uint8"),
 }
-Numbers = tuple[float, float, float]
-
-
-class Settings(NamedTuple):
-    path: str
-    preset: str | None
-    layout: str | None
-    color: str
-    mean: Numbers | None  # of red, green, blue
-    std: Numbers | None
-    output: str | None
-
-
-def parse_onnx(spec: str) -> Settings | None:
-    """The settings of `FILE.onnx[:KEY=VALUE,...]`; None where `spec` is none."""
-    match = re.fullmatch(r"(.+?\.onnx)(?::(.*))?", spec)
-    if not match:
-        return None
-    given: dict[str, str] = {}
-    for setting in filter(None, (match[2] or "").split(",")):
-        key, equals, value = setting.partition("=")
-        if key not in KEYS:
-            raise unknown(f"setting of {match[1]}", key, KEYS)
-        if not equals or not value:
-            raise InputError(f"{spec}: {key} has no value; write {key}=VALUE")
-        if key in given:
-            raise InputError(f"{spec}: gives {key} twice; leave one out")
-        given[key] = value
-    preset = given.get("preset")
-    if preset is not None and preset not in PRESETS:
-        raise unknown(f"preset of {match[1]}", preset, PRESETS)
-    values = PRESETS.get(preset or "", {}) | given
-    for key, known in (("layout", LAYOUTS), ("color", COLORS)):
-        if key in values and values[key] not in known:
-            raise unknown(f"{key} of {match[1]}", values[key], known)
-    return Settings(
-        path=match[1],
-        # a preset whose normalisation is given in full has no say in it
-        preset=None if {"mean", "std"} <= given.keys() else preset,
-        layout=values.get("layout"),
-        color=values.get("color", "rgb"),
-        mean=_numbers(spec, "mean", values.get("mean")),
-        std=_numbers(spec, "std", values.get("std")),
-        output=values.get("output"),
-    )
-
-
-def _numbers(spec: str, key: str, text: str | None) -> Numbers | None:
-    if text is None:
-        return None
-    try:
-        numbers = [float(part) for part in text.split(";")]
-    except ValueError:
-        numbers = []
-    if len(numbers) == 1:
-        numbers *= 3
-    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
-        raise InputError(
-            f"{spec}: {key}={text} is neither a number nor three with ; between them; write for "
-            f"example {key}=127.5"
-        )
-    if key == "std" and min(numbers) <= 0:
-        raise InputError(f"{spec}: std={text} divides the pixels; give numbers above 0")
-    return numbers[0], numbers[1], numbers[2]
 
 
 def load_onnx(settings: Settings) -> Foreign:
