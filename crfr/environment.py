@@ -15,6 +15,7 @@ import urllib.parse
 from pathlib import Path
 
 from crfr.errors import InputError
+from crfr.urls import public
 
 PACKAGES = (
     "crfr",
@@ -63,8 +64,8 @@ def commit() -> str | None:
 
 
 def command() -> str:
-    """The command line as typed."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command line as typed, but for signatures and passwords in URLs."""
+    return shlex.join([Path(sys.argv[0]).name, *map(public, sys.argv[1:])])
 
 
 def now() -> str:

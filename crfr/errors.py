@@ -8,9 +8,17 @@ prints it and exits with code 2; any other exception is a defect in crfr and kee
 import difflib
 from collections.abc import Iterable
 
+from crfr.urls import public
+
 
 class InputError(ValueError):
-    """Bad input; the message names the file, record or key, the value, and the remedy."""
+    """Bad input; the message names the file, record or key, the value, and the remedy.
+
+    What a URL in it may hold of signatures and passwords is left out.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(public(message))
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:

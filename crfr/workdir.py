@@ -6,6 +6,7 @@ from typing import Any
 
 from crfr import environment
 from crfr.errors import InputError
+from crfr.urls import public
 
 CONFIG, RUN, CHECKPOINTS = "config.json", "run.json", "checkpoints"
 
@@ -38,6 +39,15 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def _public(values: dict[str, Any]) -> dict[str, Any]:
+    """The config without signatures of URLs, which have no place in a file and are renewed."""
+    shown = {}
+    for name, value in values.items():
+        text = public(value) if isinstance(value, str) else value
+        shown[name] = _public(value) if isinstance(value, dict) else text
+    return shown
+
+
 def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
     """Make the work directory, or check that its run has this config; keys under `run` may differ.
 
@@ -46,6 +56,7 @@ def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
     `config` is nested, of JSON values.  Raises InputError naming the differing keys, or where the
     folder cannot be written.
     """
+    config = _public(config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if any(path.name.isdecimal() for path in (workdir / CHECKPOINTS).glob("*")):

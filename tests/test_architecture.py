@@ -10,8 +10,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "crfr"
 STAGES = ["data", "views", "model", "train", "evaluate", "report"]
-BASE = {"errors", "environment", "workdir"}  # below all stages
-ENTRY = {"main", "arguments", "prepare", "commands", "recipe", "quickstart", "bench", "__init__"}
+BASE = {"errors", "environment", "urls", "workdir"}  # below all stages
+ENTRY = {
+    "main",
+    "arguments",
+    "prepare",
+    "commands",
+    "measure",
+    "analysis",
+    "recipe",
+    "quickstart",
+    "bench",
+    "__init__",
+}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

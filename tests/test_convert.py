@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -230,7 +231,7 @@ def test_duplicates_are_searched_for_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(conversion, "find_duplicates", search)
     out = tmp_path / "out"
-    words = {"format": "raw", "shard_images": 3, "benchmarks": [benchmark(3, 5)]}
+    words: dict[str, Any] = {"format": "raw", "shard_images": 3, "benchmarks": [benchmark(3, 5)]}
     with monkeypatch.context() as patch:
         patch.setattr(workers.Shards, "write", broken)
         with pytest.raises(RuntimeError):
@@ -467,7 +468,7 @@ def test_another_conversion_in_the_folder_is_named(tmp_path, finished):
     other = people()
     other.images[3] = JPEGS[0]
     more = Listed([*JPEGS, JPEGS[0]], [*LABELS, 0], people().names)
-    same = {"format": "raw", "shard_images": 5}
+    same: dict[str, Any] = {"format": "raw", "shard_images": 5}
     for source, spec, options, words in (
         (people(), "folk", same, r"spec \(was 'people', now 'folk'\)"),
         (people(), "people", same | {"format": "tfds"}, "format"),

@@ -1,8 +1,6 @@
 """crfr.data.remote: copies of remote files, over fsspec's memory://, file:// and http://."""
 
 import collections
-import functools
-import http.server
 import multiprocessing
 import os
 import shutil
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from serve import serve
 
 from crfr.data import remote
 from crfr.data.remote import localize
@@ -298,26 +297,12 @@ def test_a_process_that_waits_says_so(cache, memory, capfd):
     assert "waiting for another process that copies memory://bucket" in capfd.readouterr().err
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format, *arguments):
-        pass
-
-    def send_head(self):
-        if not self.path.startswith("/private"):
-            return super().send_head()
-        self.send_error(403)
-
-
 def test_a_web_server(cache, tmp_path):
     pytest.importorskip("aiohttp", reason="fsspec reads http:// through aiohttp")
     files = {"train.rec": os.urandom(300_000), "train.idx": b"1\t0\n", "property": b"1,112,112"}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    handler = functools.partial(Quiet, directory=str(tmp_path))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        root = f"http://127.0.0.1:{server.server_port}"
+    with serve(tmp_path) as (root, _):
         path = localize(f"{root}/train.rec?signature=secret")
         assert tree(Path(path).parent) == files
         assert Path(path).name == "train.rec"
@@ -328,6 +313,16 @@ def test_a_web_server(cache, tmp_path):
             with pytest.raises(InputError, match=rf"{root}/{name}: ") as error:
                 localize(f"{root}/{name}?signature=secret")
             assert "secret" not in str(error.value)
-    finally:
-        server.shutdown()
-        server.server_close()
+
+
+def test_a_renewed_signature_is_the_same_copy(cache, tmp_path):
+    pytest.importorskip("aiohttp", reason="fsspec reads http:// through aiohttp")
+    (tmp_path / "lfw.bin").write_bytes(b"12345")
+    with serve(tmp_path) as (root, asked):
+        url = f"{root}/lfw.bin?versionId=1&X-Amz-Signature="
+        path = localize(url + "first")
+        assert localize(url + "second") == path
+        assert [request for request in asked if request.startswith("GET")] == [
+            "GET /lfw.bin?versionId=1&X-Amz-Signature=first"
+        ]
+        assert localize(url.replace("=1", "=2") + "first") != path

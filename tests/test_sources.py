@@ -9,7 +9,7 @@ from PIL import Image
 
 import crfr
 from crfr import main
-from crfr.data.records import Joined, Unreadable, open_source, read_batch
+from crfr.data.records import Joined, Unreadable, open_source, read_batch, split_spec
 from crfr.errors import InputError
 
 
@@ -58,6 +58,53 @@ def test_a_path_with_a_plus_in_it_is_a_path(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        ("faces", 1),
+        ("faces+faces:seed=1", 2),
+        ("faces+b", 2),  # says that there is no b
+        ("a", 1),
+        ("a+b.rec", 2),
+        ("a+none", 2),
+        ("./a+./none/x.rec+none/y.rec", 2),  # missing from the second on
+        ("none/a+b.rec", 2),
+        ("none+./x", 2),
+        ("none+x", 1),
+        ("x+y", 1),
+        ("x+y+a", 2),
+        ("x+y/z+w+faces", 2),
+        ("a+x+y/z+w", 2),
+        ("a+x+y", 2),
+        ("https://h/a+c/t.rec?x=1+2", 1),
+        ("https://h/a+c/t.rec+gs://b/d+e.rec+faces+a", 4),
+        ("s3://b/train+x/none.rec", 1),
+        ("s3://b/c.rec+./none.rec", 2),
+        ("s3://b/c.rec+/none.rec", 2),
+        ("s3://b/c.rec+b.rec", 2),
+        ("s3://b/c.rec+x+y", 2),
+        ("tfds:lfw", 1),
+        ("tfds:lfw:train+test", 1),
+        ("tfds:lfw:3.1.0:train[:80%]+a", 1),  # though there is a folder called a
+        ("tfds:lfw:train+test+./a", 2),
+        ("tfds:lfw:train+test+x/u", 1),
+        ("tfds:lfw:train+test+x+y/z+w", 2),
+        ("tfds:lfw:train+test+tfds:lfw:train+faces", 3),
+        ("tfds:lfw+a", 2),
+        ("facesX+y+a", 2),
+        ("~/none+none+~/none", 2),
+    ],
+)
+def test_which_plus_joins(spec, parts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("a", "x+y", "x+y/z+w"):
+        (tmp_path / path).mkdir()
+    (tmp_path / "b.rec").write_bytes(b"")
+    found = split_spec(spec)
+    assert len(found) == parts
+    assert "+".join(found) == spec
+
+
+@pytest.mark.parametrize(
     ("spec", "message"),
     [
         ("facez", "did you mean 'faces'"),
@@ -65,6 +112,8 @@ def test_a_path_with_a_plus_in_it_is_a_path(tmp_path):
         ("{}/note.txt", "is none of the forms"),
         ("faces:identities=4,images=2+{}/none", "no such file or folder"),
         ("faces+", "an empty spec"),
+        ("+faces", "an empty spec"),
+        ("faces++faces", "an empty spec"),
         ("{}/empty", "no images"),
     ],
 )

@@ -14,6 +14,7 @@ from crfr import environment
 from crfr.data.batches import train_batches
 from crfr.data.records import Source, open_source, read_example
 from crfr.errors import InputError
+from crfr.urls import public
 
 COLUMNS = ("reader", "threads", "workers", "images_per_second", "images_per_second_per_core")
 
@@ -105,7 +106,7 @@ def bench_input(
             raise InputError(f"--step={step}: not a file of crfr bench step --out") from error
     rows = []
     for spec in specs:
-        source = open_source(spec)
+        source, spec = open_source(spec), public(spec)
         ways = [(f"crfr {spec}", t, w) for w in (0, *workers) for t in threads]
         ways += [(f"torch DataLoader {spec}", 1, w) for w in (0, *workers) if torch]
         for name, thread, worker in ways:
@@ -118,7 +119,7 @@ def bench_input(
             rows.append(dict(zip(COLUMNS, row, strict=True)))
             print("  ".join(f"{column} {value}" for column, value in rows[-1].items()), flush=True)
             del stream
-    for spec in specs:
+    for spec in map(public, specs):
         best = max((r for r in rows if r["reader"] == f"crfr {spec}"), key=lambda r: r[COLUMNS[3]])
         rate = best["images_per_second"]
         verdict = "the device is the bottleneck" if rate >= need else "the input is the bottleneck"

@@ -31,6 +31,7 @@ from crfr.data.records import read_example
 from crfr.data.remote import localize
 from crfr.data.unpickle import PickledArray, unpickle
 from crfr.errors import InputError, unknown
+from crfr.urls import split_query
 
 AGAIN = "copy the file again from its source"
 # The usual benchmarks, in the order that papers report them, and their numbers of pairs.
@@ -88,7 +89,7 @@ def split_specs(spec: str) -> list[str]:
 
 
 def _list_folder(spec: str) -> list[str]:
-    if spec.partition(":")[0] == "faces" or spec.endswith(".bin") or parse_pairs(spec):
+    if spec.partition(":")[0] == "faces" or _is_bin(spec) or parse_pairs(spec):
         return [spec]
     folder = Path(localize(spec, ".bin"))
     if not folder.is_dir():
@@ -101,6 +102,10 @@ def _list_folder(spec: str) -> list[str]:
     return [str(path) for path in paths]
 
 
+def _is_bin(spec: str) -> bool:
+    return split_query(spec)[0].endswith(".bin")
+
+
 def _load(spec: str) -> Benchmark:
     kind = spec.partition(":")[0]
     if kind == "faces":
@@ -108,7 +113,7 @@ def _load(spec: str) -> Benchmark:
     pairs = parse_pairs(spec)
     if pairs:
         return _load_list(pairs)
-    if spec.endswith(".bin"):
+    if _is_bin(spec):
         return _load_bin(require_file(localize(spec)))
     if Path(spec).exists() or "://" in spec:
         raise InputError(f"{spec}: is not a benchmark; name a .bin or .txt file, or 'faces'")

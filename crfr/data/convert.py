@@ -47,6 +47,7 @@ from crfr.data.shards import (
 from crfr.data.workers import SIZE, Shards, read_json
 from crfr.data.writers import import_tfds, write_dataset
 from crfr.errors import InputError, unknown
+from crfr.urls import public
 
 DUPLICATES = "duplicates.jsonl"
 PROBES = 64  # examples that tell one source from another
@@ -151,7 +152,7 @@ def _plan(
         digest.update(b"%d" % example["label"])
     return {
         "schema": SCHEMA,
-        "spec": spec,
+        "spec": public(spec),
         "format": format,
         "shard_images": shard_images,
         "drop": sorted(drop),

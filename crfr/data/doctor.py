@@ -40,6 +40,7 @@ from crfr.data.images import decode
 from crfr.data.records import Source
 from crfr.data.sheet import Strip, contact_sheet, face_pictures
 from crfr.errors import InputError
+from crfr.urls import public
 
 RANDOM = 64  # images at the head of the contact sheet
 
@@ -110,7 +111,7 @@ def examine(
             duplicates.extend(match(reference, source, [index for index, _ in block], images))
         block.clear()
 
-    looks = scan(numbers.tolist(), lambda i: _look(source, i), threads, f"examining {spec}")
+    looks = scan(numbers.tolist(), lambda i: _look(source, i), threads, f"examining {public(spec)}")
     for index, look in looks:
         if isinstance(look, InputError):
             unreadable += 1
@@ -145,7 +146,7 @@ def examine(
     found.append(checks.alignment(judge(mean_face), sound, len(np.unique(rows["label"]))))
     if reference:
         found.append(checks.overlap(duplicates))
-    findings = Findings(spec, len(numbers), found, duplicates)
+    findings = Findings(public(spec), len(numbers), found, duplicates)
     chosen = rng.permutation(rows["index"])[:RANDOM].tolist()
     _write(out, source, findings, benchmarks or [], mean_face, chosen)
     print(findings.table())

@@ -53,7 +53,7 @@ class Photo(NamedTuple):
 
 def parse_pairs(spec: str) -> Settings | None:
     """The settings of `PATH.txt[:images=DIR,crop=SIDE]`; None where `spec` is none."""
-    match = re.fullmatch(r"(.+?\.txt)(?::(.*))?", spec)
+    match = re.fullmatch(r"(https?://[^?]+\.txt\?[^:]*|.+?\.txt)(?::(.*))?", spec)
     if not match:
         return None
     given: dict[str, str | None] = {"images": None, "crop": None}

@@ -5,7 +5,8 @@
     CACHE/KEY.part    the file that is being copied
     CACHE/KEY.lock    held while copies are compared with the remote and made
 
-CACHE is $CRFR_CACHE, or else ~/.cache/crfr; KEY is a hash of the URL.  A copy that is interrupted
+CACHE is $CRFR_CACHE, or else ~/.cache/crfr; KEY is a hash of the URL
+without its signature.  A copy that is interrupted
 goes on with the files it lacks, and files that have changed remotely are copied again.  The lock
 makes the processes of one host take turns.
 """
@@ -28,6 +29,7 @@ from tqdm import tqdm
 
 from crfr.environment import read_lines, write_lines
 from crfr.errors import InputError
+from crfr.urls import public, split_query, unsigned
 
 # Protocol -> crfr's extra that installs what fsspec needs for it.
 EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
@@ -60,12 +62,13 @@ def localize(spec: str, ending: str = "") -> str:
     """
     if "://" not in spec:
         return spec
-    url, _ = _split_query(spec.rstrip("/"))  # as it is shown
-    fs, path = _open(spec.rstrip("/"), url)
+    spec = spec.rstrip("/")
+    url = public(spec)
+    fs, path = _open(spec, url)
     with _failures_named(spec):
         name, files = _remote_files(url, fs, path, ending)
     cache = Path(os.environ.get("CRFR_CACHE") or "~/.cache/crfr").expanduser()
-    key = hashlib.sha256(spec.rstrip("/").encode()).hexdigest()[:24]
+    key = hashlib.sha256(unsigned(spec).encode()).hexdigest()[:24]
     with _failures_named(spec), _locked(cache / f"{key}.lock", url):
         _copy(url, fs, files, cache / key, ending)
     return str(cache / key / name)
@@ -90,7 +93,7 @@ def _open(spec: str, url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 @contextlib.contextmanager
 def _failures_named(spec: str) -> Iterator[None]:
     """What file systems raise, as InputErrors that name the URL."""
-    url, query = _split_query(spec)
+    url, query = public(spec), split_query(spec)[1]
     kinds: list[type[BaseException]] = [OSError]
     # Not all of them are OSErrors, and their packages need not be there.
     for module, name in (
@@ -121,7 +124,7 @@ def _remote_files(
     info = fs.info(path)
     path = path.rstrip("/")
     # What follows ? in a web address is no part of the name.
-    bare, query = _split_query(path)
+    bare, query = split_query(path)
     name = posixpath.basename(bare)
     _check_name(url, name)
     if info["type"] != "directory":
@@ -151,12 +154,6 @@ def _remote_files(
     if not files:
         raise InputError(f"{url}: holds no files{ending and f' that end in {ending}'}")
     return name, files
-
-
-def _split_query(url: str) -> tuple[str, str]:
-    """A web address without its ?query, which may hold a signature, and the query."""
-    at = url.find("?") if url.startswith(("http://", "https://")) else -1
-    return (url, "") if at < 0 else (url[:at], url[at:])
 
 
 def _check_name(url: str, name: str) -> None:
