@@ -62,6 +62,22 @@ def integers(name: str, texts: list[str]) -> list[int]:
     return [int(text) for text in texts]
 
 
+def ranges(name: str, texts: list[str]) -> list[int]:
+    """Whole numbers and ranges of them, both ends included: ["7", "10-12"] -> [7, 10, 11, 12]."""
+    found = []
+    for text in texts:
+        first, dash, last = (part.strip() for part in text.partition("-"))
+        if not all(n.isascii() and n.isdecimal() for n in (first, last if dash else first)):
+            raise InputError(
+                f"--{name}: {text!r} is not a whole number, nor a range; give them as 7,14,40-56"
+            )
+        low, high = int(first), int(last if dash else first)
+        if not low <= high < 10**6:
+            raise InputError(f"--{name}: {text!r} is an empty or endless range")
+        found += range(low, high + 1)
+    return sorted(set(found))
+
+
 def find_config(path: str) -> str:
     """The path of a config file: as given, or else among the configs that crfr brings.
 

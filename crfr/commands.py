@@ -7,21 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from crfr import environment
 from crfr.data.batches import train_batches
 from crfr.data.benchmarks import Benchmark, load_benchmark
 from crfr.data.records import Source, open_source
-from crfr.errors import InputError
-from crfr.evaluate import sweep as sweeping
+from crfr.evaluate.distances import pair_distances
 from crfr.evaluate.embed import compile_embed, embed_images
-from crfr.evaluate.encoders import load_encoder
-from crfr.evaluate.protocols import FULL, pair_distances
+from crfr.evaluate.protocols import FULL
 from crfr.evaluate.verification import kfold_accuracy
 from crfr.model import resnet
 from crfr.model.branches import group_span
@@ -29,14 +25,12 @@ from crfr.model.margin import check_margin
 from crfr.recipe import Config, check_config
 from crfr.train import loop, schedule, sharding
 from crfr.train.checkpoint import Checkpoints
-from crfr.train.log import FILE as METRICS
 from crfr.train.log import Log
 from crfr.train.state import State, init_state, make_optimizer
 from crfr.train.step import Update, compile_update
 from crfr.views.augment import Augmentation
-from crfr.views.degrade import check_resolutions
 from crfr.views.methods import parse_method
-from crfr.workdir import check_same_data, open_workdir, read_config, read_starts, record_start
+from crfr.workdir import check_same_data, open_workdir, record_start
 
 
 def build(config: Config, span: int, rate: optax.Schedule) -> tuple[Any, Any]:
@@ -105,7 +99,11 @@ def make_verify(config: Config, benchmark: Benchmark, mesh: Mesh) -> Any:
     def verify(state: State) -> dict[str, Any]:
         variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
         embeddings = embed_images(
-            embed, variables, benchmark.images, FULL, mesh=mesh, batch=config.run.eval_batch
+            partial(embed, variables),
+            benchmark.images,
+            FULL,
+            mesh=mesh,
+            batch=config.run.eval_batch,
         )
         distances = pair_distances(embeddings, embeddings, benchmark.pairs)
         accuracy, std, threshold = kfold_accuracy(distances, benchmark.same)
@@ -199,45 +197,3 @@ def train(
                 verify=make_verify(config, benchmark, mesh) if benchmark is not None else None,
             )
     return total
-
-
-def sweep(
-    model: str,
-    benchmark: str | Benchmark,
-    resolutions: list[int],
-    out: Path,
-    *,
-    thresholds: str = "exact",
-    degradation: str = "bicubic",
-    flip: bool = False,
-    batch: int = 256,
-) -> None:
-    """Measure a MODEL on a benchmark at each resolution (px) and write rows to `out`."""
-    check_resolutions(np.asarray(resolutions))
-    if isinstance(benchmark, str):
-        benchmark = load_benchmark(benchmark)
-    encoder = load_encoder(model, build_for_evaluation)
-    workdir = Path(encoder.model)
-    metrics = environment.read_lines(workdir / METRICS)
-    training = {
-        "config": read_config(workdir),
-        "run": read_starts(workdir),
-        "seconds": max((m["seconds"] for m in metrics if m["step"] <= encoder.step), default=None),
-    }
-    try:
-        rows = sweeping.sweep(
-            encoder,
-            benchmark,
-            resolutions,
-            out,
-            mesh=sharding.make_mesh(),
-            batch=batch,
-            thresholds=thresholds,
-            variant=degradation,
-            flip=flip,
-            training=training,
-        )
-        environment.write_lines(out / METRICS, metrics)
-    except OSError as error:
-        raise InputError(f"--out={out}: {error.strerror}; choose a writable folder") from error
-    print(f"{out}: {len(rows)} rows")

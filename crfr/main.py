@@ -11,11 +11,10 @@ from pathlib import Path
 
 from absl import flags, logging
 
-from crfr.arguments import Flags, folder, integers, need, parse, parse_config, string
+from crfr.analysis import dataset, protocols, report, sweep
+from crfr.arguments import Flags, folder, need, parse, parse_config, string
 from crfr.bench.main import bench
 from crfr.errors import InputError, unknown
-
-RESOLUTIONS = ["7", "14", "28", "56", "112"]
 
 
 def train(arguments: list[str]) -> None:
@@ -31,59 +30,6 @@ def train(arguments: list[str]) -> None:
     from crfr import commands
 
     commands.train(values.config, folder("workdir", values.workdir))
-
-
-def sweep(arguments: list[str]) -> None:
-    """Measure a model on a benchmark at every resolution."""
-
-    def define(values: Flags) -> None:
-        string(values, "model", None, "WORKDIR[@STEP] of a training run.")
-        string(values, "benchmark", None, "Benchmark spec (docs/data.md).")
-        string(
-            values, "out", None, "Folder for rows.jsonl; the same command again goes on with it."
-        )
-        flags.DEFINE_list("resolutions", RESOLUTIONS, "Resolutions in px.", flag_values=values)
-        string(values, "thresholds", "exact", "exact, insightface or knoche.")
-        string(values, "degradation", "bicubic", "bicubic, bilinear, area, quantize or noclip.")
-        flags.DEFINE_boolean("flip", False, "Add the mirror image's embedding.", flag_values=values)
-        flags.DEFINE_integer("batch", 256, "Images a batch.", lower_bound=1, flag_values=values)
-
-    values = parse("sweep", arguments, define)
-    need("sweep", values, "model", "benchmark", "out", "resolutions")
-    resolutions = integers("resolutions", values.resolutions)
-    from crfr import commands
-    from crfr.evaluate.verification import MODES
-    from crfr.views.degrade import VARIANTS
-
-    if values.thresholds not in MODES:
-        raise unknown("--thresholds", values.thresholds, MODES)
-    if values.degradation not in VARIANTS:
-        raise unknown("--degradation", values.degradation, VARIANTS)
-    commands.sweep(
-        values.model,
-        values.benchmark,
-        resolutions,
-        folder("out", values.out),
-        thresholds=values.thresholds,
-        degradation=values.degradation,
-        flip=values.flip,
-        batch=values.batch,
-    )
-
-
-def report(arguments: list[str]) -> None:
-    """Write one HTML page from sweeps."""
-
-    def define(values: Flags) -> None:
-        flags.DEFINE_multi_string("sweep", [], "Folders, DIR[,DIR...].", flag_values=values)
-        string(values, "out", "report.html", "The page to write.")
-
-    values = parse("report", arguments, define)
-    need("report", values, "sweep")
-    from crfr.report.page import write_report
-
-    write_report([Path(d) for d in ",".join(values.sweep).split(",")], folder("out", values.out))
-    print(values.out)
 
 
 def quickstart(arguments: list[str]) -> None:
@@ -149,7 +95,13 @@ def doctor(arguments: list[str]) -> None:
         sys.exit(1)
 
 
-COMMANDS = {f.__name__: f for f in (train, sweep, report, quickstart, convert, doctor, bench)}
+COMMANDS = {
+    f.__name__: f
+    for f in (
+        *(train, sweep, report, quickstart),
+        *(convert, doctor, protocols, dataset, bench),
+    )
+}
 
 
 def usage() -> str:

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from crfr import commands
+from crfr import commands, measure
 from crfr.data.benchmarks import load_benchmark
 from crfr.data.records import open_source
 from crfr.recipe import Config, recipe, shrink
@@ -41,7 +41,7 @@ def quickstart(out: Path, epochs: float | None = None) -> None:
         workdir = out / "train" / method
         commands.train(config, workdir, source=source, benchmark=benchmark)
         sweeps.append(out / "sweep" / method)
-        commands.sweep(str(workdir), benchmark, RESOLUTIONS, sweeps[-1])
+        measure.sweep(str(workdir), [benchmark], RESOLUTIONS, sweeps[-1])
     page = out / "report.html"
     write_report(sweeps, page)
     print(

@@ -1,59 +1,27 @@
-"""Scenarios by hand with a fake encoder's embeddings, and the sweep of a trained model."""
+"""Embedding and the sweep: every image once, what is kept, what is refused."""
 
+import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crfr import commands
+from crfr import measure
 from crfr.data.benchmarks import Benchmark, load_benchmark
 from crfr.errors import InputError
-from crfr.evaluate import sweep as sweeping
-from crfr.evaluate.embed import compile_embed, embed_images
+from crfr.evaluate import passes, store
+from crfr.evaluate.embed import compile_embed, embed_work, make_embed
 from crfr.evaluate.encoders import Encoder
-from crfr.evaluate.protocols import scenario_distances
-from crfr.evaluate.sweep import scenario_rows, sweep
+from crfr.evaluate.protocols import PROTOCOLS, draw_protocols
+from crfr.evaluate.sweep import sweep
 from crfr.model import resnet
 from crfr.train import sharding
 from crfr.views.degrade import degrade
 
 SPEC = "faces:identities=5,images=4"
-
-
-def at(degrees):
-    angle = np.deg2rad(np.asarray(degrees, np.float32))
-    return np.stack([np.cos(angle), np.sin(angle)], -1)
-
-
-def test_scenarios_by_hand():
-    full, low = at([0, 60, 90]), at([30, 60, 180])
-    pairs = np.array([[0, 1], [2, 0]], np.int32)
-    found = scenario_distances(low, full, pairs)
-    cos = lambda d: 1 - np.cos(np.deg2rad(d))  # noqa: E731
-    np.testing.assert_allclose(found["CR_A"], [cos(30), cos(180)], atol=1e-6)
-    np.testing.assert_allclose(found["CR_B"], [cos(60), cos(60)], atol=1e-6)
-    np.testing.assert_allclose(found["ER"], [cos(30), cos(150)], atol=1e-6)
-
-
-def test_rows_of_a_resolution_by_hand():
-    same = np.arange(40) % 2 == 0
-    distances = {
-        "CR_A": np.where(same, 0.2, 0.8),  # perfect, threshold 0.5
-        "CR_B": np.where(same, 0.8, 0.2),  # reversed: calling all one class is best
-        "ER": np.where(same, 0.1, 0.3),
-    }
-    common = {"schema": 1, "model": "m"}
-    rows = {r["scenario"]: r for r in scenario_rows(common, 7, distances, same, "exact")}
-    assert rows["CR_A"]["accuracy"] == 1.0
-    assert rows["CR_B"]["accuracy"] == 0.5
-    assert rows["CR"]["accuracy"] == 0.75
-    assert rows["CR"]["threshold"] == (rows["CR_A"]["threshold"] + rows["CR_B"]["threshold"]) / 2
-    assert rows["CR"]["positive_distance"] == pytest.approx(0.5)
-    assert rows["ER"]["threshold"] == pytest.approx(0.2)
-    assert rows["ER"]["negative_distance"] == pytest.approx(0.3)
-    assert {r["pairs"] for r in rows.values()} == {40}
-    assert all(r["resolution"] == 7 and r["model"] == "m" for r in rows.values())
+FOLDER = "faces%3Aidentities%3D5%2Cimages%3D4"
 
 
 @pytest.fixture(scope="module")
@@ -63,152 +31,322 @@ def benchmark():
 
 @pytest.fixture(scope="module")
 def encoder():
-    import jax
-
     network = resnet.build("tiny", width=4, embedding=16)
     variables = network.init(jax.random.key(0), jnp.zeros((1, 112, 112, 3)))
     return Encoder("untrained", 3, "baseline", network, variables, "abc")
 
 
+def fake(function, pixels="uint8"):
+    """An encoder that is no network of ours."""
+    return Encoder("module:fake", None, "callable", None, None, "abc", "model", pixels, function)
+
+
+def colours(pixels):
+    """Not normalised: the mean colour of each quarter."""
+    halves = pixels.astype(np.float32).reshape(len(pixels), 2, 56, 2, 56, 3)
+    return halves.mean((2, 4)).reshape(len(pixels), 12) - 100
+
+
 def run(encoder, benchmark, out, resolutions=(7, 112), **settings):
+    benchmarks = benchmark if isinstance(benchmark, list) else [benchmark]
+    settings = {"mesh": sharding.make_mesh(), "batch": 16} | settings
+    return sweep(encoder, benchmarks, list(resolutions), out, **settings)
+
+
+def read(out):
+    return [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+
+
+def contents(out):
+    """Every file of a sweep but for its record of calls."""
+    paths = {p.relative_to(out): p for p in out.rglob("*") if p.is_file()}
+    return {name: path.read_bytes() for name, path in paths.items() if name.name != "sweep.json"}
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_embeddings_are_those_of_degraded_images_one_by_one(encoder, benchmark, flip):
+    """Padding, sharding, batches of mixed resolutions and one compiled function change nothing."""
     mesh = sharding.make_mesh()
-    return sweep(encoder, benchmark, list(resolutions), out, mesh=mesh, batch=16, **settings)
+    compiled = compile_embed(encoder.network, mesh, flip=flip)
+    which, sizes = np.arange(20).repeat(2), np.tile([112, 9], 20)
+    parts = embed_work(
+        lambda images, r: compiled(encoder.variables, images, r),
+        benchmark.images,
+        which,
+        sizes,
+        mesh=mesh,
+        batch=12,
+    )
+    places, found = zip(*parts, strict=True)
+    assert [(p.start, p.stop) for p in places] == [(0, 16), (16, 32), (32, 40)]
+    pixels = degrade(benchmark.images[which], sizes)
+    plain = encoder.network.apply(encoder.variables, pixels)
+    if flip:
+        plain += encoder.network.apply(encoder.variables, pixels[:, :, ::-1])
+    plain /= np.linalg.norm(plain, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.concatenate(found), plain, atol=2e-5)
+    assert compiled._cache_size() == 1
 
 
-def test_embeddings_are_those_of_degraded_images_one_by_one(encoder, benchmark):
-    """Padding, sharding over eight devices and one compiled function change nothing."""
-    mesh = sharding.make_mesh()
-    embed = compile_embed(encoder.network, mesh)
-    for resolution in (9, 112):
-        got = embed_images(
-            embed, encoder.variables, benchmark.images, resolution, mesh=mesh, batch=12
-        )
-        assert got.shape == (len(benchmark.images), 16)
-        plain = encoder.network.apply(encoder.variables, degrade(benchmark.images, resolution))
-        plain /= np.linalg.norm(plain, axis=1, keepdims=True)
-        np.testing.assert_allclose(got, plain, atol=2e-5)
-    assert embed._cache_size() == 1
+@pytest.mark.parametrize("pixels", ["uint8", "float32"])
+def test_other_encoders_get_degraded_pixels_of_their_type(benchmark, pixels):
+    mesh, seen = sharding.make_mesh(), []
 
+    def record(images):
+        seen.append(images)
+        return colours(images)
 
-def test_flip_adds_the_mirror_image(encoder, benchmark):
-    mesh = sharding.make_mesh()
-    embed = compile_embed(encoder.network, mesh, flip=True)
-    images = benchmark.images[:8]
-    got = embed_images(embed, encoder.variables, images, 112, mesh=mesh, batch=8)
-    pixels = jnp.asarray(images, jnp.float32)
-    both = encoder.network.apply(encoder.variables, pixels)
-    both += encoder.network.apply(encoder.variables, pixels[:, :, ::-1])
+    which, sizes = np.arange(10), np.full(10, 9)
+    embed = make_embed(fake(record, pixels), mesh, flip=True)
+    ((_, found),) = embed_work(embed, benchmark.images, which, sizes, mesh=mesh, batch=16)
+    wanted = np.asarray(degrade(benchmark.images[:10], 9))
+    wanted = np.round(wanted).astype(np.uint8) if pixels == "uint8" else wanted
+    assert [images.dtype for images in seen] == [pixels, pixels]
+    np.testing.assert_allclose(seen[0][:10], wanted, atol=1e-3 if pixels == "float32" else 0)
+    np.testing.assert_array_equal(seen[1], seen[0][:, :, ::-1])
+    both = colours(wanted) + colours(wanted[:, :, ::-1])
     both /= np.linalg.norm(both, axis=1, keepdims=True)
-    np.testing.assert_allclose(got, both, atol=2e-5)
+    np.testing.assert_allclose(found, both, atol=1e-5)
 
 
 def test_a_sweep_writes_what_the_docs_say(encoder, benchmark, tmp_path):
-    rows = run(encoder, benchmark, tmp_path)
-    written = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    protocols = {SPEC: draw_protocols(benchmark, 2, 0)}
+    rows = run(encoder, benchmark, tmp_path, scenarios=["CR", "ER", "matrix"], protocols=protocols)
+    written = read(tmp_path)
     assert written == rows
     assert [(r["resolution"], r["scenario"]) for r in rows] == [
-        (r, s) for r in (112, 7) for s in ("CR", "CR_A", "CR_B", "ER")
+        *((r, s) for r in (112, 7) for s in ("CR", "CR_A", "CR_B", "ER")),
+        *((None, name) for name in PROTOCOLS),
     ]
     for row in rows:
-        assert row["schema"] == 1
+        assert row["schema"] == 2
         assert (row["model"], row["step"], row["method"]) == ("untrained", 3, "baseline")
         assert (row["degradation"], row["precision"]) == ("bicubic", "float32")
-        assert (row["thresholds"], row["flip"], row["benchmark"]) == ("exact", False, SPEC)
+        assert (row["pixels"], row["thresholds"], row["flip"]) == ("float32", "exact", False)
+        assert (row["benchmark"], row["average_of"]) == (SPEC, None)
         assert row["pairs"] == len(benchmark.pairs)
-        assert 0 <= row["accuracy"] <= 1
+        assert 0 <= row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] <= 1
+        assert row["drawn"] == ("seeded" if row["resolution"] is None else None)
+        assert row["draws"] == (2 if row["resolution"] is None else 1)
     full = {r["scenario"]: r["accuracy"] for r in rows if r["resolution"] == 112}
     assert len(set(full.values())) == 1  # at full resolution nothing is degraded
+
     summary = json.loads((tmp_path / "sweep.json").read_text())
-    assert summary["images"] == len(benchmark.images)
-    assert summary["pairs"] == len(benchmark.pairs)
-    assert {p.name for p in (tmp_path / "samples").iterdir()} == {"7.png", "112.png"}
+    about = summary["benchmarks"][SPEC]
+    assert (about["images"], about["pairs"]) == (20, len(benchmark.pairs))
+    assert summary["model_fingerprint"] == "abc"
+    with np.load(tmp_path / f"pairs/{FOLDER}.npz") as file:
+        pairs = dict(file)
+    assert pairs["resolutions"].tolist() == [112, 7]
+    np.testing.assert_array_equal(pairs["same"], benchmark.same)
+    for name in ("CR_A", "CR_B", "ER"):
+        assert pairs[name].shape == (2, len(benchmark.pairs))
+    assert pairs["low_res"].shape == (2, len(benchmark.pairs))
+    np.testing.assert_array_equal(pairs["low_res_resolutions"], protocols[SPEC][0].resolutions)
+    with np.load(tmp_path / f"matrix/{FOLDER}-exact.npz") as file:
+        assert file["accuracy"].shape == (2, 2)
+        by = {(r["resolution"], r["scenario"]): r["accuracy"] for r in rows}
+        wanted = [[full["ER"], by[7, "CR_B"]], [by[7, "CR_A"], by[7, "ER"]]]
+        np.testing.assert_allclose(file["accuracy"], wanted)
+    samples = tmp_path / "samples" / FOLDER
+    assert {p.name for p in samples.iterdir()} == {"7.png", "112.png", "pairs.json"}
+    listed = json.loads((samples / "pairs.json").read_text())
+    assert [p["same"] for p in listed] == [bool(benchmark.same[p["pair"]]) for p in listed]
 
 
-def test_every_distinct_image_is_embedded_once_a_resolution(
-    encoder, benchmark, tmp_path, monkeypatch
-):
+def test_the_encoder_sees_each_needed_image_and_resolution_once(benchmark, tmp_path):
+    """The images that a recording encoder is given are the distinct ones that the rows need."""
     seen = []
-    embed = sweeping.embed_images
+    protocols = draw_protocols(benchmark, 1, 0)[:1]
+    wanted = {(i, r) for i in range(20) for r in (112, 7)}
+    drawn = protocols[0].resolutions[0]
+    for pair, sizes in zip(benchmark.pairs, drawn, strict=True):
+        wanted |= {(int(i), int(r)) for i, r in zip(pair, sizes, strict=True)}
 
-    def counted(function, variables, images, resolution, **settings):
-        seen.append((resolution, len(images)))
-        return embed(function, variables, images, resolution, **settings)
+    def record(pixels):
+        seen.extend(pixels[pixels.any((1, 2, 3))])  # without the padding
+        return np.abs(colours(pixels)) + 1
 
-    monkeypatch.setattr(sweeping, "embed_images", counted)
-    run(encoder, benchmark, tmp_path, (5, 7))
-    assert seen == [(112, 20), (7, 20), (5, 20)]
+    run(fake(record), benchmark, tmp_path, [7], protocols={SPEC: protocols})
+    assert len(seen) == len(wanted)
+    images, sizes = np.array(sorted(wanted)).T
+    expected = np.round(np.asarray(degrade(benchmark.images[images], sizes))).astype(np.uint8)
+    expected = sorted(image.tobytes() for image in expected)
+    assert sorted(image.tobytes() for image in seen) == expected
+    seen.clear()
+    run(fake(record), benchmark, tmp_path, [7, 9], protocols={SPEC: protocols})
+    new = {(i, 9) for i in range(20)} - wanted
+    assert len(seen) == len(new) + passes.PROBES
 
 
 def test_a_stopped_sweep_goes_on_and_equals_an_unbroken_one(
     encoder, benchmark, tmp_path, monkeypatch
 ):
-    whole = run(encoder, benchmark, tmp_path / "whole", (5, 7, 112))
-    write = sweeping.write_samples
+    settings = {"scenarios": ["CR", "ER", "matrix"]}
+    whole = run(encoder, benchmark, tmp_path / "whole", (5, 7, 112), **settings)
+    add, stops = store.add, iter([7, 5])
 
-    def stop_at_seven(folder, benchmark, resolution, variant):
-        if resolution == 7:
+    def stop_once(folder, resolution, *rest):
+        if resolution == stop:
             raise KeyboardInterrupt
-        write(folder, benchmark, resolution, variant)
+        add(folder, resolution, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweeping, "write_samples", stop_at_seven)
-        with pytest.raises(KeyboardInterrupt):
-            run(encoder, benchmark, tmp_path / "parts", (5, 7, 112))
-    assert len((tmp_path / "parts/rows.jsonl").read_text().splitlines()) == 4
-    assert run(encoder, benchmark, tmp_path / "parts", (5, 7, 112)) == whole
+        patch.setattr(store, "add", stop_once)
+        for stop in stops:  # noqa: B007: stop_once reads it
+            with pytest.raises(KeyboardInterrupt):
+                run(encoder, benchmark, tmp_path / "parts", (5, 7, 112), **settings)
+    assert not (tmp_path / "parts/rows.jsonl").exists()
+    assert run(encoder, benchmark, tmp_path / "parts", (5, 7, 112), **settings) == whole
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
-def test_the_summary_tells_of_the_calls_that_added_rows(encoder, benchmark, tmp_path, monkeypatch):
+def test_a_slow_resolution_is_kept_in_parts(encoder, benchmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(passes, "SAVE_EVERY", -1.0)  # after each batch
+    kept = []
+    add = store.add
+
+    def spy(folder, resolution, images, which, embeddings):
+        kept.append((resolution, which.tolist()))
+        add(folder, resolution, images, which, embeddings)
+
+    monkeypatch.setattr(store, "add", spy)
+    run(encoder, benchmark, tmp_path / "parts", (7, 112))
+    assert kept == [
+        (112, list(range(16))),
+        (112, list(range(16, 20))),
+        (7, list(range(12))),
+        (7, list(range(12, 20))),
+    ]
+    monkeypatch.undo()
+    run(encoder, benchmark, tmp_path / "whole", (7, 112))
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def test_later_calls_add_rows_and_embed_nothing_twice(encoder, benchmark, tmp_path, monkeypatch):
     def calls():
         return json.loads((tmp_path / "sweep.json").read_text())["calls"]
 
-    def stop_at_seven(folder, benchmark, resolution, variant):
-        if resolution == 7:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sweeping, "write_samples", stop_at_seven)
-        with pytest.raises(KeyboardInterrupt):
-            run(encoder, benchmark, tmp_path, (7, 112))
-    (first,) = calls()
-    assert first["seconds"] > 0
-    assert first["versions"]["jax"]
-    run(encoder, benchmark, tmp_path, (7, 112))
+    first = run(encoder, benchmark, tmp_path, (7, 112), scenarios=["ER"])
+    assert len(calls()) == 1
+    assert calls()[0]["versions"]["jax"]
+    before = contents(tmp_path)
+    assert run(encoder, benchmark, tmp_path, (7, 112), scenarios=["ER"]) == first
+    assert contents(tmp_path) == before
+    assert len(calls()) == 1  # nothing was to do
+    kept = []
+    monkeypatch.setattr(store, "add", lambda *arguments: kept.append(arguments))
+    both = run(encoder, benchmark, tmp_path, (7, 112), scenarios=["CR"], thresholds=["knoche"])
+    assert not kept
     assert len(calls()) == 2
-    before = calls()
-    run(encoder, benchmark, tmp_path, (7, 112))  # nothing to do
-    assert calls() == before
+    assert {(r["scenario"], r["thresholds"]) for r in read(tmp_path)} == {
+        *(("ER", "exact"), ("CR", "knoche"), ("CR_A", "knoche"), ("CR_B", "knoche"))
+    }
+    assert sorted(map(str, read(tmp_path))) == sorted(map(str, [*first, *both]))
+
+
+def test_several_benchmarks_and_their_average(encoder, benchmark, tmp_path):
+    few = Benchmark("few", benchmark.images[:8], benchmark.pairs[:30] % 8, benchmark.same[:30])
+    few = dataclasses.replace(few, same=np.arange(30) % 2 == 0)
+    rows = run(encoder, [benchmark, few], tmp_path, [7])
+    assert [r["benchmark"] for r in rows] == [SPEC] * 4 + ["few"] * 4 + ["average"] * 4
+    by = {(r["benchmark"], r["scenario"]): r for r in rows}
+    for scenario in ("CR", "ER"):
+        parts = [by[name, scenario] for name in (SPEC, "few", "average")]
+        assert parts[2]["accuracy"] == pytest.approx(
+            (parts[0]["accuracy"] + parts[1]["accuracy"]) / 2
+        )
+        assert parts[2]["average_of"] == [SPEC, "few"]
+    # the average of other benchmarks takes the place of the old one
+    other = dataclasses.replace(few, name="other")
+    run(encoder, [few, other], tmp_path, [7])
+    averages = [r["average_of"] for r in read(tmp_path) if r["benchmark"] == "average"]
+    assert averages == [["few", "other"]] * 4
+    assert {r["benchmark"] for r in read(tmp_path)} == {SPEC, "few", "other", "average"}
+    with pytest.raises(InputError, match="each needs a name of its own"):
+        run(encoder, [few, few], tmp_path / "twice", [7])
+    average = dataclasses.replace(few, name="average")
+    with pytest.raises(InputError, match="none may be called 'average'"):
+        run(encoder, [average], tmp_path / "average", [7])
 
 
 def test_a_foreign_sweep_is_refused(encoder, benchmark, tmp_path):
-    import dataclasses
-
     run(encoder, benchmark, tmp_path)
     with pytest.raises(InputError, match=r"step=3, not 4.*choose another --out"):
         run(dataclasses.replace(encoder, step=4), benchmark, tmp_path)
-    with pytest.raises(InputError, match="thresholds='exact', not 'knoche'"):
-        run(encoder, benchmark, tmp_path, thresholds="knoche")
+    with pytest.raises(InputError, match="degradation='bicubic', not 'area'"):
+        run(encoder, benchmark, tmp_path, variant="area")
     with pytest.raises(InputError, match="model_fingerprint"):
         run(dataclasses.replace(encoder, fingerprint="other"), benchmark, tmp_path)
-    fewer = Benchmark(SPEC, benchmark.images, benchmark.pairs[:20], benchmark.same[:20])
-    with pytest.raises(InputError, match="benchmark_fingerprint"):
+    fewer = dataclasses.replace(benchmark, pairs=benchmark.pairs[:20], same=benchmark.same[:20])
+    with pytest.raises(InputError, match="holds a sweep of another faces"):
         run(encoder, fewer, tmp_path)
+    (tmp_path / "sweep.json").write_text("{")
+    with pytest.raises(InputError, match="not JSON"):
+        run(encoder, benchmark, tmp_path)
 
 
-def test_embeddings_that_are_not_finite_are_refused(encoder, benchmark, tmp_path):
-    import dataclasses
+def test_a_model_that_has_changed_behind_its_name_is_refused(benchmark, tmp_path):
+    """A function's weights are no part of its fingerprint."""
+    run(fake(colours), benchmark, tmp_path, [7])
+    turned = fake(lambda pixels: np.roll(colours(pixels), 1, axis=1))
+    with pytest.raises(InputError, match="not what the model gives now"):
+        run(turned, benchmark, tmp_path, [7])
+    longer = fake(lambda pixels: np.pad(colours(pixels), [(0, 0), (0, 1)]))
+    with pytest.raises(InputError, match="not what the model gives now"):
+        run(longer, benchmark, tmp_path, [7])
 
-    import jax
 
+def test_damaged_embeddings_are_refused(encoder, benchmark, tmp_path):
+    run(encoder, benchmark, tmp_path)
+    path = tmp_path / "embeddings" / FOLDER / "7.npy"
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(InputError, match=r"7\.npy.*delete it"):
+        run(encoder, benchmark, tmp_path)
+    np.save(path, np.zeros((3, 16), np.float32))
+    with pytest.raises(InputError, match=r"7\.npy: float32 \[3, 16\], not float32 \[20 d\]"):
+        run(encoder, benchmark, tmp_path)
+    path.unlink()
+    run(encoder, benchmark, tmp_path)
+
+
+@pytest.mark.parametrize(("value", "what"), [(np.nan, "not finite"), (0, "zero")])
+def test_embeddings_without_direction_are_counted_and_refused(
+    encoder, benchmark, tmp_path, value, what
+):
     broken = jax.tree.map(lambda a: a * np.nan, encoder.variables)
-    with pytest.raises(InputError, match=r"20 of 20 embeddings at 112 px are not finite"):
-        run(dataclasses.replace(encoder, variables=broken), benchmark, tmp_path)
+    if what == "not finite":
+        with pytest.raises(InputError, match=r"20 of 20 embeddings at 112 px are not finite"):
+            run(dataclasses.replace(encoder, variables=broken), benchmark, tmp_path)
+
+    def some(pixels):
+        found = colours(pixels)
+        found[[3, 5]] = value
+        return found
+
+    with pytest.raises(
+        InputError, match=rf"2 of 20 embeddings at 7 px are {what} \(of images 3, 5"
+    ):
+        run(fake(some), benchmark, tmp_path / "b", [7], scenarios=["ER"], batch=24)
+    assert not (tmp_path / "b/embeddings").exists()
 
 
-def test_bad_models_are_refused(tmp_path):
+def test_bad_requests_are_refused(tmp_path):
+    def ask(model="run", resolutions=(7,), **settings):
+        measure.sweep(model, SPEC, resolutions, tmp_path / "out", **settings)
+
     with pytest.raises(InputError, match=r"no config\.json"):
-        commands.sweep(str(tmp_path), "faces:identities=5,images=4", [7], tmp_path / "out")
+        ask(str(tmp_path))
     with pytest.raises(InputError, match="the step after @ is not a number"):
-        commands.sweep("run@last", "faces:identities=5,images=4", [7], tmp_path / "out")
+        ask("run@last")
     with pytest.raises(InputError, match="resolution 120 px"):
-        commands.sweep("run", "faces", [120], tmp_path / "out")
+        ask(resolutions=[120])
+    with pytest.raises(InputError, match="unknown --scenarios 'CRR'"):
+        ask(scenarios=["CRR"])
+    with pytest.raises(InputError, match="unknown --thresholds 'best'"):
+        ask(thresholds=["best"])
+    with pytest.raises(InputError, match="unknown --degradation 'cubic'"):
+        ask(degradation="cubic")
+    with pytest.raises(InputError, match=r"low_res_focus\.csv: No such file"):
+        ask(protocols=tmp_path)
+    assert not (tmp_path / "out").exists()

@@ -1,8 +1,8 @@
-"""Embeddings of images at a resolution: one compiled function for all resolutions, no image
+"""Embeddings of images, each at a resolution of its own: one compiled function for all, no image
 dropped.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,20 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int, UInt8
-from tqdm import tqdm
 
 from crfr.errors import InputError
+from crfr.evaluate.encoders import Encoder
 from crfr.model.losses import unit
 from crfr.model.resnet import ResNet
 from crfr.train.sharding import by_example, replicated
 from crfr.views.degrade import apply_degradation
 
-Embed = Callable[[Any, Array, Array], Array]
+# (images uint8 [b h w c], resolutions [b]) -> unit embeddings [b d], on the devices or on the host.
+Embed = Callable[[Array, Array], Any]
 
 
 def compile_embed(
     network: ResNet, mesh: Mesh, *, variant: str = "bicubic", flip: bool = False
-) -> Embed:
+) -> Callable[[Any, Array, Array], Array]:
     """The jitted function (variables, images uint8 [b h w c], resolutions [b]) -> unit embeddings
     [b d].
 
@@ -45,38 +46,108 @@ def compile_embed(
     return jax.jit(embed, in_shardings=(whole, examples, examples), out_shardings=examples)
 
 
+def make_embed(
+    encoder: Encoder, mesh: Mesh, *, variant: str = "bicubic", flip: bool = False
+) -> Embed:
+    """The function of an encoder that embeds a batch.
+
+    Of a network it is compiled together with the degradation.  Any other encoder gets the degraded
+    pixels from a compiled function, in float32 or rounded to uint8, as it wants them.
+    """
+    if encoder.network is not None:
+        compiled = compile_embed(encoder.network, mesh, variant=variant, flip=flip)
+        variables = jax.device_put(encoder.variables, replicated(mesh))
+        return lambda images, resolutions: compiled(variables, images, resolutions)
+
+    examples = by_example(mesh)
+    function, rounded = encoder.function, encoder.pixels == "uint8"
+    assert function is not None
+
+    def degraded(
+        images: UInt8[Array, "b h w c"], resolutions: Int[Array, " b"]
+    ) -> UInt8[Array, "b h w c"] | Float32[Array, "b h w c"]:
+        pixels = apply_degradation(images.astype(jnp.float32), resolutions, variant)
+        return jnp.round(jnp.clip(pixels, 0, 255)).astype(jnp.uint8) if rounded else pixels
+
+    compiled = jax.jit(degraded, in_shardings=(examples, examples), out_shardings=examples)
+
+    def embed(images: Array, resolutions: Array) -> Float32[np.ndarray, "b d"]:
+        pixels = np.asarray(compiled(images, resolutions))
+        embedding = function(pixels)
+        if flip:
+            embedding = embedding + function(np.ascontiguousarray(pixels[:, :, ::-1]))
+        norm = np.linalg.norm(embedding, axis=1, keepdims=True)
+        return embedding / np.where(norm > 0, norm, 1)  # zeros stay zeros, which the check finds
+
+    return embed
+
+
+def embed_work(
+    embed: Embed,
+    images: UInt8[np.ndarray, "n h w c"],
+    which: Int[np.ndarray, " m"],
+    resolutions: Int[np.ndarray, " m"],
+    *,
+    mesh: Mesh,
+    batch: int,
+) -> Iterator[tuple[slice, Float32[np.ndarray, "b d"]]]:
+    """Unit embeddings of `images[which]`, each at its resolution (px), as (part of the m, [b d]).
+
+    Batches hold whatever comes next, of one resolution or several; the last one is padded and cut.
+    `batch` is rounded up to a multiple of the devices.  One batch is under way while the one before
+    it is handed out, unchecked: see `check_embeddings`.
+    """
+    batch = -(-batch // mesh.size) * mesh.size
+    place = by_example(mesh)
+
+    def finish(part: slice, result: Any) -> tuple[slice, np.ndarray]:
+        return part, np.asarray(result, np.float32)[: part.stop - part.start]
+
+    before = None
+    for start in range(0, len(which), batch):
+        part = slice(start, min(start + batch, len(which)))
+        real = part.stop - start
+        pixels = np.zeros((batch, *images.shape[1:]), np.uint8)
+        pixels[:real] = images[which[part]]
+        sizes = np.full(batch, resolutions[start], np.int32)
+        sizes[:real] = resolutions[part]
+        result = embed(jax.device_put(pixels, place), jax.device_put(sizes, place))
+        if before is not None:
+            yield finish(*before)
+        before = part, result
+    if before is not None:
+        yield finish(*before)
+
+
+def check_embeddings(
+    embeddings: Float32[np.ndarray, "m d"], which: Int[np.ndarray, " m"], resolution: int
+) -> None:
+    """Raises InputError where embeddings of images at a resolution (px) are not finite, or zero."""
+    broken = ~np.isfinite(embeddings).all(1)
+    empty = ~broken & (
+        np.linalg.norm(np.where(np.isfinite(embeddings), embeddings, 0), axis=1) == 0
+    )
+    for bad, what in ((broken, "not finite"), (empty, "zero")):
+        if bad.any():
+            named = ", ".join(map(str, which[bad][:5])) + (", ..." if bad.sum() > 5 else "")
+            raise InputError(
+                f"{bad.sum()} of {len(which)} embeddings at {resolution} px are {what} (of images "
+                f"{named} of the benchmark): the model has diverged or is fed wrongly; choose "
+                "another step, or check its preset"
+            )
+
+
 def embed_images(
     embed: Embed,
-    variables: Any,
     images: UInt8[np.ndarray, "n h w c"],
     resolution: int,
     *,
     mesh: Mesh,
     batch: int,
-    progress: tqdm | None = None,
 ) -> Float32[np.ndarray, "n d"]:
-    """Unit embeddings of all images at one resolution (px); the last batch is padded and cut.
-
-    `batch` is rounded up to a multiple of the devices.  Raises InputError for embeddings that are
-    not finite.
-    """
-    batch = -(-batch // mesh.size) * mesh.size
-    place = by_example(mesh)
-    resolutions = jax.device_put(np.full(batch, resolution, np.int32), place)
-    parts = []
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        real = len(part)
-        if real < batch:
-            part = np.concatenate([part, np.zeros((batch - real, *part.shape[1:]), np.uint8)])
-        parts.append(embed(variables, jax.device_put(part, place), resolutions)[:real])
-        if progress is not None:
-            progress.update(real)
-    embeddings = np.asarray(jnp.concatenate(parts), np.float32)
-    broken = np.flatnonzero(~np.isfinite(embeddings).all(1))
-    if broken.size:
-        raise InputError(
-            f"{broken.size} of {len(images)} embeddings at {resolution} px are not finite (first: "
-            f"image {broken[0]}): the model has diverged; choose another step"
-        )
+    """Unit embeddings of all images at one resolution (px), checked."""
+    every, sizes = np.arange(len(images)), np.full(len(images), resolution, np.int32)
+    parts = embed_work(embed, images, every, sizes, mesh=mesh, batch=batch)
+    embeddings = np.concatenate([found for _, found in parts])
+    check_embeddings(embeddings, every, resolution)
     return embeddings

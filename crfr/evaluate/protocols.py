@@ -1,40 +1,154 @@
-"""Which resolution each image of a pair has: cross- and equal-resolution scenarios (paper sections
-3.4, 4.2).
+"""Which resolution each image of a pair has (paper sections 3.4, 4.2, 6.3).
+
+Cross resolution, CR: CR_A degrades the first image of each pair to r, CR_B the second, the other
+has 112 px; CR is the mean of both.  Equal resolution, ER: both have r.  The paper's four protocols
+give each image a resolution of its own: those of the second image of a pair are drawn from a range,
+those of the first are 112.  The authors have published theirs as CSV files, one line of 2 p
+integers: image A of the first pair, its image B, image A of the next pair, and so on.
 """
 
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
-from jaxtyping import Float32, Float64, Int
+from jaxtyping import Bool, Int, Int32
 
-Embeddings = dict[
-    int, Float32[np.ndarray, "n d"]
-]  # resolution in px -> embeddings of the distinct images
+from crfr import environment
+from crfr.data.benchmarks import Benchmark
+from crfr.errors import InputError
 
-# CR_A degrades the first image of each pair, CR_B the second; CR is the mean of both; ER degrades
-# both.
-SCENARIOS = ("CR", "CR_A", "CR_B", "ER")
 FULL = 112  # px
+SCENARIOS = ("CR", "CR_A", "CR_B", "ER")
+# Protocol -> (lowest, highest resolution of image B, name of the published file).  The ranges are
+# those of the published files; the paper's text says 10..40 for the middle one.
+PROTOCOLS = {
+    "low_res": (5, 10, "low_res_focus.csv"),
+    "mid_res": (11, 39, "mid_res_focus.csv"),
+    "high_res": (40, 112, "high_res_focus.csv"),
+    "all_res": (5, 112, "avg_sizes.csv"),
+}
+# The published folder of each benchmark; others have a folder of their own name.
+FOLDERS = {
+    "lfw": "LFW",
+    "agedb_30": "AgeDB",
+    "cfp_fp": "CFP-FP",
+    "calfw": "CALFW",
+    "cplfw": "CPLFW",
+}
 
 
-def pair_distances(
-    first: Float32[np.ndarray, "n d"],
-    second: Float32[np.ndarray, "n d"],
-    pairs: Int[np.ndarray, "p 2"],
-) -> Float64[np.ndarray, " p"]:
-    """Cosine distance of each pair of unit embeddings, the first image's from `first` (paper eq.
-    2).
+@dataclass(frozen=True)
+class Protocol:
+    """A resolution in px for each image of p pairs, drawn once (published) or several times."""
+
+    name: str  # of PROTOCOLS
+    drawn: str  # "published" or "seeded"
+    resolutions: Int32[np.ndarray, "draws p 2"]
+
+
+def folder_name(benchmark: str) -> str:
+    """The folder of a benchmark's CSV files.
+
+    >>> folder_name("cfp_fp"), folder_name("faces:seed=1")
+    ('CFP-FP', 'faces%3Aseed%3D1')
     """
-    a, b = first[pairs[:, 0]].astype(np.float64), second[pairs[:, 1]].astype(np.float64)
-    return 1 - np.einsum("pd,pd->p", a, b)
+    return FOLDERS.get(benchmark, environment.file_name(benchmark))
 
 
-def scenario_distances(
-    low: Float32[np.ndarray, "n d"], full: Float32[np.ndarray, "n d"], pairs: Int[np.ndarray, "p 2"]
-) -> dict[str, Float64[np.ndarray, " p"]]:
-    """The distances of CR_A, CR_B and ER from the embeddings at a resolution and at full
-    resolution.
+def draw_protocols(benchmark: Benchmark, draws: int, seed: int) -> list[Protocol]:
+    """All four protocols, each drawn `draws` times; every resolution of a range is equally likely.
+
+    Draw i of N is the same whatever N is, and differs between benchmarks and protocols.
     """
-    return {
-        "CR_A": pair_distances(low, full, pairs),
-        "CR_B": pair_distances(full, low, pairs),
-        "ER": pair_distances(low, low, pairs),
-    }
+    protocols = []
+    for name, (low, high, _) in PROTOCOLS.items():
+        resolutions = np.full((draws, len(benchmark.pairs), 2), FULL, np.int32)
+        for draw in range(draws):
+            salt = zlib.crc32(f"{benchmark.name}/{name}".encode())
+            rng = np.random.default_rng([seed, draw, salt])
+            resolutions[draw, :, 1] = rng.integers(low, high + 1, len(benchmark.pairs))
+        protocols.append(Protocol(name, "seeded", resolutions))
+    return protocols
+
+
+def read_protocols(folder: Path, benchmark: Benchmark) -> list[Protocol]:
+    """The four protocols of a benchmark from CSV files in the authors' layout.
+
+    `folder` holds a folder for each benchmark (LFW, AgeDB, CFP-FP, CALFW, CPLFW, or its own name).
+    InputError for a file that is missing, that has not two integers a pair, or a value outside
+    1..112.
+    """
+    return [
+        Protocol(name, "published", _read(folder / folder_name(benchmark.name) / file, benchmark))
+        for name, (_, _, file) in PROTOCOLS.items()
+    ]
+
+
+def _read(path: Path, benchmark: Benchmark) -> Int32[np.ndarray, "1 p 2"]:
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "no text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise InputError(
+            f"{path}: {reason}; --protocols takes the authors' folder, or what crfr protocols wrote"
+        ) from error
+    words = [word.strip() for word in text.split(",")]
+    wanted = 2 * len(benchmark.pairs)
+    if len(words) != wanted:
+        raise InputError(
+            f"{path}: {len(words):,} values, but {len(benchmark.pairs):,} pairs of "
+            f"{benchmark.name} need {wanted:,}; it belongs to another list of pairs or is cut short"
+        )
+    values = np.empty(wanted, np.int32)
+    for position, word in enumerate(words):
+        value = int(word) if word.isascii() and word.isdecimal() and len(word) < 9 else 0
+        if not 1 <= value <= FULL:
+            raise InputError(
+                f"{path}: value {position + 1} is {word!r}, not a resolution in 1..{FULL}; copy "
+                "the file again"
+            )
+        values[position] = value
+    return values.reshape(1, -1, 2)
+
+
+def write_protocols(folder: Path, benchmark: Benchmark, seed: int) -> list[Path]:
+    """The four protocols, drawn once, as CSV files in the authors' layout; their paths."""
+    paths = []
+    for protocol in draw_protocols(benchmark, 1, seed):
+        path = folder / folder_name(benchmark.name) / PROTOCOLS[protocol.name][2]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        line = ",".join(map(str, protocol.resolutions.ravel().tolist()))
+        environment.write_atomically(path, line + "\r\n")
+        paths.append(path)
+    return paths
+
+
+def needed(
+    benchmark: Benchmark,
+    scenarios: Sequence[str],
+    resolutions: Sequence[int],
+    protocols: Sequence[Protocol],
+) -> dict[int, Bool[np.ndarray, " n"]]:
+    """Resolution, falling -> which distinct images have to be embedded at it.
+
+    CR, ER and the matrix at r need every image at r, CR at 112 px as well; a protocol needs each
+    image where it has it.
+    """
+    masks: dict[int, np.ndarray] = {}
+
+    def mark(resolution: int, images: Int[np.ndarray, " m"]) -> None:
+        masks.setdefault(resolution, np.zeros(len(benchmark.images), bool))[images] = True
+
+    everywhere = set(resolutions) if {"CR", "ER", "matrix"}.intersection(scenarios) else set()
+    if "CR" in scenarios:
+        everywhere.add(FULL)
+    for resolution in everywhere:
+        mark(resolution, np.unique(benchmark.pairs))
+    for protocol in protocols:
+        drawn = protocol.resolutions
+        for resolution in np.unique(drawn).tolist():
+            _, pair, side = np.nonzero(drawn == resolution)
+            mark(resolution, benchmark.pairs[pair, side])
+    return dict(sorted(masks.items(), reverse=True))

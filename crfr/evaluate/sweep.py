@@ -1,188 +1,158 @@
-"""The sweep: every distinct image of a benchmark at every resolution once, verification,
-rows.jsonl.
+"""The sweep: every image of the benchmarks that a scenario needs, at every resolution, once; rows.
+
+First all embeddings are made and kept, which takes the time and goes on after a kill.  What follows
+reads them and takes seconds, so that every call measures what it was asked for anew.
 """
 
-import hashlib
-import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
-from PIL import Image
-from tqdm import tqdm
 
 from crfr import environment
 from crfr.data.benchmarks import Benchmark
-from crfr.errors import InputError
-from crfr.evaluate.embed import compile_embed, embed_images
+from crfr.evaluate import results, store
+from crfr.evaluate.distances import matrix_distances, protocol_distances, scenario_distances
+from crfr.evaluate.embed import make_embed
 from crfr.evaluate.encoders import Encoder
-from crfr.evaluate.protocols import FULL, SCENARIOS, scenario_distances
-from crfr.evaluate.verification import kfold_accuracy
-from crfr.views.degrade import degrade
-
-ROWS, SUMMARY, SAMPLES = "rows.jsonl", "sweep.json", "samples"
-SCHEMA = 1
-SAMPLE_FACES = 8
-
-
-def verify_pairs(distances: np.ndarray, same: np.ndarray, thresholds: str) -> dict[str, Any]:
-    """The figures of one scenario: accuracy, threshold and mean distances (paper fig. 6)."""
-    accuracy, std, threshold = kfold_accuracy(distances, same, thresholds=thresholds)
-    return {
-        "accuracy": accuracy,
-        "accuracy_std": std,
-        "threshold": threshold,
-        "positive_distance": float(distances[same].mean()),
-        "negative_distance": float(distances[~same].mean()),
-        "pairs": len(same),
-    }
-
-
-def scenario_rows(
-    common: dict[str, Any],
-    resolution: int,
-    distances: dict[str, np.ndarray],
-    same: np.ndarray,
-    thresholds: str,
-) -> list[dict[str, Any]]:
-    """The rows of one resolution; CR's figures are the means of CR_A's and CR_B's, its pairs those
-    of one.
-    """
-    figures = {name: verify_pairs(d, same, thresholds) for name, d in distances.items()}
-    a, b = figures["CR_A"], figures["CR_B"]
-    figures["CR"] = {name: (a[name] + b[name]) / 2 for name in a} | {"pairs": a["pairs"]}
-    return [
-        {**common, "scenario": name, "resolution": resolution, **figures[name]}
-        for name in SCENARIOS
-    ]
-
-
-def write_samples(folder: Path, benchmark: Benchmark, resolution: int, variant: str) -> None:
-    """A strip of the same few faces at a resolution, as the network sees them."""
-    chosen = np.unique(benchmark.pairs[benchmark.same, 0])
-    chosen = chosen[np.linspace(0, len(chosen) - 1, min(SAMPLE_FACES, len(chosen))).astype(int)]
-    faces = np.asarray(degrade(benchmark.images[chosen], resolution, variant=variant))
-    strip = np.concatenate(list(np.clip(np.round(faces), 0, 255).astype(np.uint8)), axis=1)
-    folder.mkdir(exist_ok=True)
-    Image.fromarray(strip).save(folder / f"{resolution}.png")
+from crfr.evaluate.matrix import resolution_matrix
+from crfr.evaluate.passes import embed_missing
+from crfr.evaluate.protocols import FULL, Protocol, needed
+from crfr.evaluate.samples import write_samples
+from crfr.evaluate.scores import (
+    average_rows,
+    bootstrap,
+    finish_rows,
+    protocol_lines,
+    scenario_lines,
+)
 
 
 def sweep(
     encoder: Encoder,
-    benchmark: Benchmark,
-    resolutions: list[int],
+    benchmarks: Sequence[Benchmark],
+    resolutions: Sequence[int],
     out: Path,
     *,
     mesh: Mesh,
     batch: int,
-    thresholds: str = "exact",
+    scenarios: Sequence[str] = ("CR", "ER"),
+    protocols: dict[str, list[Protocol]] | None = None,
+    thresholds: Sequence[str] = ("exact",),
     variant: str = "bicubic",
     flip: bool = False,
     training: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure an encoder on a benchmark at each resolution (px); rows go to `out` as they are
-    finished.
+    """Measure an encoder on benchmarks at each resolution (px); its files go to `out`.
 
-    The same call again goes on where it stopped.  `training` is what the report says of how the
-    model was trained.  Raises InputError where `out` holds the sweep of another model, benchmark or
-    setting.
+    `scenarios` are of CR, ER and matrix, `protocols` those of each benchmark by its name.  The same
+    call again goes on where it stopped; other scenarios, resolutions, benchmarks and thresholds use
+    the embeddings that are there, and their rows stand beside the earlier ones.  Of several
+    benchmarks the rows that all have are averaged.  `training` is what the report says of how the
+    model was trained.  Returns the rows of this call.
+
+    Raises InputError where `out` holds the sweep of another model, benchmark or degradation.
     """
     started = time.monotonic()
+    protocols = protocols or {}
     common = {
-        "schema": SCHEMA,
+        "schema": results.SCHEMA,
         "model": encoder.model,
         "step": encoder.step,
         "method": encoder.method,
-        "benchmark": benchmark.name,
         "degradation": variant,
-        "precision": str(encoder.network.dtype),
-        "thresholds": thresholds,
+        "pixels": encoder.pixels,
+        "precision": encoder.precision,
         "flip": flip,
     }
-    identity = {
-        **common,
-        "model_fingerprint": encoder.fingerprint,
-        "benchmark_fingerprint": _fingerprint(benchmark),
-    }
-    summary = _open(out, identity)
-    rows = environment.read_lines(out / ROWS)
-    finished = {row["resolution"] for row in rows}
-    wanted = [r for r in resolutions if r not in finished]
-    call = {
-        "started": environment.now(),
-        "command": environment.command(),
-        "commit": environment.commit(),
-        "versions": environment.versions(),
-        "devices": {"count": mesh.size, "kind": mesh.devices.flat[0].device_kind},
-        "seconds": 0.0,
-    }
-    summary |= {"images": len(benchmark.images), "pairs": len(benchmark.pairs)}
+    summary = results.open_sweep(
+        out, common | {"model_fingerprint": encoder.fingerprint}, benchmarks
+    )
     summary["training"] = training
-    if wanted:  # a call that finds everything done adds nothing to how the rows were made
-        summary["calls"] = [*summary.get("calls", []), call]
-        environment.write_json(out / SUMMARY, summary)
-    embed = compile_embed(encoder.network, mesh, variant=variant, flip=flip)
-    # full resolution first: every cross-resolution distance needs it
-    passes = sorted({*wanted, FULL}, reverse=True) if wanted else []
-    full = None
-    with tqdm(
-        total=len(passes) * len(benchmark.images),
-        unit=" images",
-        desc=f"sweep {encoder.method}",
-        disable=None,
-    ) as progress:
-        for resolution in passes:
-            low = embed_images(
-                embed,
-                encoder.variables,
-                benchmark.images,
-                resolution,
-                mesh=mesh,
-                batch=batch,
-                progress=progress,
-            )
-            full = low if full is None else full
-            if resolution not in wanted:
-                continue
-            distances = scenario_distances(low, full, benchmark.pairs)
-            rows += scenario_rows(common, resolution, distances, benchmark.same, thresholds)
-            write_samples(out / SAMPLES, benchmark, resolution, variant)
-            environment.write_lines(out / ROWS, rows)
-            call["seconds"] = round(time.monotonic() - started, 3)
-            environment.write_json(out / SUMMARY, summary)
-    rows.sort(key=lambda row: (-row["resolution"], SCENARIOS.index(row["scenario"])))
-    environment.write_lines(out / ROWS, rows)
+    wanted = [needed(b, scenarios, resolutions, protocols.get(b.name, [])) for b in benchmarks]
+    embed = make_embed(encoder, mesh, variant=variant, flip=flip)
+    made = embed_missing(embed, benchmarks, wanted, out, mesh=mesh, batch=batch)
+
+    found: list[list[dict[str, Any]]] = []
+    draws: list[np.ndarray] = []
+    for benchmark, masks in zip(benchmarks, wanted, strict=True):
+        about = common | {"benchmark": benchmark.name, "average_of": None}
+        print(f"measuring {benchmark.name}", flush=True)
+        rows, resampled = _measure(
+            benchmark,
+            about,
+            {r: _kept(out, benchmark, r) for r in masks},
+            sorted(set(resolutions), reverse=True),
+            out,
+            scenarios=scenarios,
+            protocols=protocols.get(benchmark.name, []),
+            thresholds=thresholds,
+        )
+        found.append(rows)
+        draws.append(resampled)
+        shown = sorted({FULL, *resolutions}, reverse=True)
+        write_samples(results.samples_folder(out, benchmark.name), benchmark, shown, variant)
+    rows = [row for part in found for row in part]
+    if len(benchmarks) > 1:
+        rows += average_rows(found, draws)
+    changed = results.add_rows(out, rows)
+    if made or changed:  # a call that finds everything done adds nothing to how the rows were made
+        call = {
+            "started": environment.now(),
+            "command": environment.command(),
+            "commit": environment.commit(),
+            "versions": environment.versions(),
+            "devices": {"count": mesh.size, "kind": mesh.devices.flat[0].device_kind},
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        summary["calls"] = [*summary["calls"], call]
+    environment.write_json(out / results.SUMMARY, summary)
     return rows
 
 
-def _fingerprint(benchmark: Benchmark) -> str:
-    digest = hashlib.sha256()
-    for array in (benchmark.images, benchmark.pairs, benchmark.same):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+def _kept(out: Path, benchmark: Benchmark, resolution: int) -> np.ndarray:
+    folder = results.embeddings_folder(out, benchmark.name)
+    kept = store.load(folder, resolution, len(benchmark.images))
+    assert kept is not None
+    return kept
 
 
-def _open(out: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """The summary of an earlier call of the same sweep, or a new one; refuses a foreign one."""
-    path = out / SUMMARY
-    if not path.exists():
-        if (out / ROWS).exists():
-            raise InputError(
-                f"{out}: has {ROWS} but no {SUMMARY}; choose another --out or delete it"
-            )
-        out.mkdir(parents=True, exist_ok=True)
-        environment.write_json(path, identity)
-        return identity
-    try:
-        summary = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON; choose another --out, or delete this one") from error
-    for key, value in identity.items():
-        if summary.get(key) != value:
-            raise InputError(
-                f"{out}: holds a sweep with {key}={summary.get(key)!r}, not {value!r}; choose "
-                "another --out"
-            )
-    return summary
+def _measure(
+    benchmark: Benchmark,
+    about: dict[str, Any],
+    embeddings: dict[int, np.ndarray],
+    resolutions: list[int],
+    out: Path,
+    *,
+    scenarios: Sequence[str],
+    protocols: list[Protocol],
+    thresholds: Sequence[str],
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """(rows, their bootstrapped accuracies [rows draws]) of a benchmark; writes its other files."""
+    pairs, same = benchmark.pairs, benchmark.same
+    distances: dict[str, np.ndarray] = {}
+    if {"CR", "ER"}.intersection(scenarios):
+        distances = scenario_distances(embeddings, resolutions, pairs)
+    drawn = {
+        (p.name, p.drawn): np.stack(
+            [protocol_distances(embeddings, r, pairs) for r in p.resolutions]
+        )
+        for p in protocols
+    }
+    rows, draws = [], []
+    for mode in thresholds:
+        lines = scenario_lines(distances, resolutions, same, mode, scenarios)
+        lines += protocol_lines(drawn, same, mode)
+        if lines:
+            draws.append(bootstrap(lines, len(pairs)))
+            rows += finish_rows(about | {"thresholds": mode}, lines, draws[-1])
+    results.write_pairs(out, benchmark, resolutions, distances, protocols, drawn)
+    if "matrix" in scenarios:
+        square = matrix_distances(embeddings, resolutions, pairs)
+        for mode in thresholds:
+            arrays = resolution_matrix(square, resolutions, same, mode)
+            results.write_arrays(results.matrix_file(out, benchmark.name, mode), arrays)
+    return rows, np.concatenate(draws) if draws else np.zeros((0, 1))

@@ -1,0 +1,115 @@
+"""The flags of the commands that measure: sweep, protocols, dataset, report."""
+
+from pathlib import Path
+
+from absl import flags
+
+from crfr.arguments import Flags, folder, need, parse, ranges, string
+
+PAPER = ["7", "14", "28", "56", "112"]  # px
+EVERY = "5-112"  # px, the paper's whole sweep
+
+
+def _resolutions(values: Flags) -> list[int]:
+    texts = [EVERY if text == "all" else text for text in values.resolutions]
+    return ranges("resolutions", texts)
+
+
+def _common(values: Flags, resolutions: list[str]) -> None:
+    string(values, "benchmark", None, "Benchmark specs with commas between them (docs/data.md).")
+    text = f"In px, as 7,14,40-56; all: {EVERY}."
+    flags.DEFINE_list("resolutions", resolutions, text, flag_values=values)
+    string(values, "degradation", "bicubic", "bicubic, bilinear, area, quantize or noclip.")
+    flags.DEFINE_integer("batch", 256, "Images a batch.", lower_bound=1, flag_values=values)
+
+
+def sweep(arguments: list[str]) -> None:
+    """Measure a model on benchmarks at every resolution."""
+
+    def define(values: Flags) -> None:
+        string(values, "model", None, "WORKDIR[@STEP], FILE.onnx[:KEY=VALUE,...] or module:name.")
+        string(values, "out", None, "Folder for the results; the same command again goes on.")
+        _common(values, PAPER)
+        flags.DEFINE_list(
+            "scenarios", ["CR", "ER"], "Of CR, ER, protocols and matrix.", flag_values=values
+        )
+        string(values, "protocols", "", "Folder of the authors' CSV files, or of crfr protocols.")
+        flags.DEFINE_integer("draws", 5, "Of the protocols, without CSV files.", flag_values=values)
+        flags.DEFINE_integer("seed", 0, "Of these draws.", lower_bound=0, flag_values=values)
+        flags.DEFINE_list(
+            "thresholds", ["exact"], "Of exact, insightface and knoche.", flag_values=values
+        )
+        flags.DEFINE_boolean("flip", False, "Add the mirror image's embedding.", flag_values=values)
+
+    values = parse("sweep", arguments, define)
+    need("sweep", values, "model", "benchmark", "out", "resolutions", "scenarios", "thresholds")
+    resolutions = _resolutions(values)
+    from crfr import measure
+
+    measure.sweep(
+        values.model,
+        values.benchmark,
+        resolutions,
+        folder("out", values.out),
+        scenarios=values.scenarios,
+        protocols=Path(values.protocols) if values.protocols else None,
+        draws=values.draws,
+        seed=values.seed,
+        thresholds=values.thresholds,
+        degradation=values.degradation,
+        flip=values.flip,
+        batch=values.batch,
+    )
+
+
+def protocols(arguments: list[str]) -> None:
+    """Draw the paper's low_res, mid_res, high_res and all_res protocols, as CSV files."""
+
+    def define(values: Flags) -> None:
+        string(
+            values, "benchmark", None, "Benchmark specs with commas between them (docs/data.md)."
+        )
+        string(values, "out", None, "Folder, with a folder for each benchmark.")
+        flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0, flag_values=values)
+
+    values = parse("protocols", arguments, define)
+    need("protocols", values, "benchmark", "out")
+    from crfr import measure
+
+    measure.protocols(values.benchmark, folder("out", values.out), values.seed)
+
+
+def dataset(arguments: list[str]) -> None:
+    """Show what reducing the resolution does to the images of benchmarks."""
+
+    def define(values: Flags) -> None:
+        string(values, "out", None, "Folder for dataset.json and the pictures.")
+        _common(values, PAPER[:-1])
+
+    values = parse("dataset", arguments, define)
+    need("dataset", values, "benchmark", "out", "resolutions")
+    resolutions = _resolutions(values)
+    from crfr import measure
+
+    measure.dataset(
+        values.benchmark,
+        resolutions,
+        folder("out", values.out),
+        degradation=values.degradation,
+        batch=values.batch,
+    )
+
+
+def report(arguments: list[str]) -> None:
+    """Write one HTML page from sweeps."""
+
+    def define(values: Flags) -> None:
+        flags.DEFINE_multi_string("sweep", [], "Folders, DIR[,DIR...].", flag_values=values)
+        string(values, "out", "report.html", "The page to write.")
+
+    values = parse("report", arguments, define)
+    need("report", values, "sweep")
+    from crfr.report.page import write_report
+
+    write_report([Path(d) for d in ",".join(values.sweep).split(",")], folder("out", values.out))
+    print(values.out)

@@ -1,0 +1,92 @@
+"""From embeddings to the cosine distances of pairs (paper eq. 2).
+
+Products are summed in float64 and rounded to float32, so that a distance does not depend on the way
+it was computed: the matrix of all resolutions has on its diagonal the very numbers of ER.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32, Int, Num
+
+from crfr.evaluate.protocols import FULL
+
+# Resolution in px -> unit embeddings of the distinct images; of images that nothing asks for, NaN.
+Embeddings = dict[int, Float32[np.ndarray, "n d"]]
+AT_ONCE = 2**20  # numbers of float64 worked on together: 8 MiB, what a cache holds
+
+
+def pair_distances(
+    first: Float32[np.ndarray, "n d"],
+    second: Float32[np.ndarray, "n d"],
+    pairs: Int[np.ndarray, "p 2"],
+) -> Float32[np.ndarray, " p"]:
+    """The distance of each pair of unit embeddings, that of the first image from `first`."""
+    a, b = first[pairs[:, 0]].astype(np.float64), second[pairs[:, 1]].astype(np.float64)
+    return _distance(np.einsum("pd,pd->p", a, b))
+
+
+def scenario_distances(
+    embeddings: Embeddings, resolutions: Sequence[int], pairs: Int[np.ndarray, "p 2"]
+) -> dict[str, Float32[np.ndarray, "s p"]]:
+    """CR_A, CR_B and ER at each resolution; CR only where there are embeddings at 112 px."""
+    count = len(pairs)
+    names = ("CR_A", "CR_B", "ER") if FULL in embeddings else ("ER",)
+    found = {name: np.empty((len(resolutions), count), np.float32) for name in names}
+    for start, stop in _blocks(count, len(resolutions), embeddings):
+        part = pairs[start:stop]
+        a, b = (_gather(embeddings, resolutions, part[:, side]) for side in (0, 1))
+        found["ER"][:, start:stop] = _distance(np.einsum("spd,spd->sp", a, b))
+        if FULL in embeddings:
+            full_a, full_b = (_gather(embeddings, [FULL], part[:, side])[0] for side in (0, 1))
+            found["CR_A"][:, start:stop] = _distance(np.einsum("spd,pd->sp", a, full_b))
+            found["CR_B"][:, start:stop] = _distance(np.einsum("pd,spd->sp", full_a, b))
+    return found
+
+
+def matrix_distances(
+    embeddings: Embeddings, resolutions: Sequence[int], pairs: Int[np.ndarray, "p 2"]
+) -> Float32[np.ndarray, "s s p"]:
+    """[rA, rB, p]: the distance of each pair, its first image at rA, its second at rB.
+
+    108 resolutions of 6,000 pairs take 280 MB.
+    """
+    count, sizes = len(pairs), len(resolutions)
+    found = np.empty((sizes, sizes, count), np.float32)
+    for start, stop in _blocks(count, sizes, embeddings):
+        part = pairs[start:stop]
+        a, b = (_gather(embeddings, resolutions, part[:, side]) for side in (0, 1))
+        products = np.matmul(a.transpose(1, 0, 2), b.transpose(1, 2, 0))  # [p s s]
+        found[:, :, start:stop] = _distance(products.transpose(1, 2, 0))
+    return found
+
+
+def protocol_distances(
+    embeddings: Embeddings, resolutions: Int[np.ndarray, "p 2"], pairs: Int[np.ndarray, "p 2"]
+) -> Float32[np.ndarray, " p"]:
+    """The distance of each pair whose images have the resolutions (px) of a protocol."""
+    width = next(iter(embeddings.values())).shape[1]
+    sides = np.empty((2, len(pairs), width), np.float32)
+    for side in (0, 1):
+        for resolution in np.unique(resolutions[:, side]).tolist():
+            chosen = resolutions[:, side] == resolution
+            sides[side, chosen] = embeddings[resolution][pairs[chosen, side]]
+    every = np.arange(len(pairs))
+    return pair_distances(sides[0], sides[1], np.stack([every, every], axis=1))
+
+
+def _gather(
+    embeddings: Embeddings, resolutions: Sequence[int], images: Int[np.ndarray, " p"]
+) -> Num[np.ndarray, "s p d"]:
+    return np.stack([embeddings[r][images] for r in resolutions]).astype(np.float64)
+
+
+def _blocks(pairs: int, sizes: int, embeddings: Embeddings) -> list[tuple[int, int]]:
+    """(start, stop) of blocks of pairs whose embeddings at all sizes fit in AT_ONCE."""
+    width = next(iter(embeddings.values())).shape[1]
+    step = max(1, AT_ONCE // (2 * sizes * width))
+    return [(start, min(start + step, pairs)) for start in range(0, pairs, step)]
+
+
+def _distance(cosine: Num[np.ndarray, "..."]) -> Num[np.ndarray, "..."]:
+    return (1 - cosine).astype(np.float32)

@@ -1,0 +1,124 @@
+"""Measuring models: specs -> the sweep's functions; one function a command."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crfr import environment
+from crfr.commands import build_for_evaluation
+from crfr.data.benchmarks import Benchmark, load_benchmarks
+from crfr.errors import InputError, unknown
+from crfr.evaluate import sweep as sweeping
+from crfr.evaluate.dataset import analyse
+from crfr.evaluate.encoders import Encoder, load_encoder
+from crfr.evaluate.protocols import draw_protocols, read_protocols, write_protocols
+from crfr.evaluate.verification import MODES
+from crfr.train import sharding
+from crfr.train.log import FILE as METRICS
+from crfr.views.degrade import VARIANTS, check_resolutions
+from crfr.workdir import read_config, read_starts
+
+SCENARIOS = ("CR", "ER", "protocols", "matrix")
+
+
+def sweep(
+    model: str | Encoder,
+    benchmark: str | list[Benchmark],
+    resolutions: Sequence[int],
+    out: Path,
+    *,
+    scenarios: Sequence[str] = ("CR", "ER"),
+    protocols: Path | None = None,
+    draws: int = 5,
+    seed: int = 0,
+    thresholds: Sequence[str] = ("exact",),
+    degradation: str = "bicubic",
+    flip: bool = False,
+    batch: int = 256,
+) -> None:
+    """Measure a MODEL on benchmarks at each resolution (px) and write everything to `out`.
+
+    The scenario "protocols" takes the CSV files of the folder `protocols`, or else draws the
+    paper's four `draws` times.  A folder of CSV files asks for that scenario by itself.
+    """
+    for name, values, known in (
+        ("--scenarios", scenarios, SCENARIOS),
+        ("--thresholds", thresholds, MODES),
+        ("--degradation", [degradation], VARIANTS),
+    ):
+        for value in values:
+            if value not in known:
+                raise unknown(name, value, known)
+    check_resolutions(np.asarray(resolutions))
+    if draws < 1:
+        raise InputError(f"--draws={draws}: give 1 or more")
+    benchmarks = load_benchmarks(benchmark) if isinstance(benchmark, str) else benchmark
+    drawn = {}
+    if protocols is not None:
+        drawn = {b.name: read_protocols(protocols, b) for b in benchmarks}
+    elif "protocols" in scenarios:
+        drawn = {b.name: draw_protocols(b, draws, seed) for b in benchmarks}
+    encoder = model if isinstance(model, Encoder) else load_encoder(model, build_for_evaluation)
+    training, metrics = _training(encoder)
+    try:
+        rows = sweeping.sweep(
+            encoder,
+            benchmarks,
+            resolutions,
+            out,
+            mesh=sharding.make_mesh(),
+            batch=batch,
+            scenarios=[name for name in scenarios if name != "protocols"],
+            protocols=drawn,
+            thresholds=thresholds,
+            variant=degradation,
+            flip=flip,
+            training=training,
+        )
+        if metrics:
+            environment.write_lines(out / METRICS, metrics)
+    except OSError as error:
+        raise InputError(f"--out={out}: {error.strerror}; choose a writable folder") from error
+    print(f"{out}: {len(rows)} rows")
+
+
+def _training(encoder: Encoder) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """(how a crfr model was trained, for the report; its metrics); (None, []) of any other."""
+    if encoder.step is None:
+        return None, []
+    workdir = Path(encoder.model)
+    metrics = environment.read_lines(workdir / METRICS)
+    seconds = [m["seconds"] for m in metrics if m["step"] <= encoder.step]
+    about = {"config": read_config(workdir), "run": read_starts(workdir)}
+    return about | {"seconds": max(seconds, default=None)}, metrics
+
+
+def dataset(
+    benchmark: str, resolutions: Sequence[int], out: Path, *, degradation: str, batch: int
+) -> None:
+    """What reducing to each resolution (px) does to the images of benchmarks; files go to `out`."""
+    if degradation not in VARIANTS:
+        raise unknown("--degradation", degradation, VARIANTS)
+    check_resolutions(np.asarray(resolutions))
+    benchmarks = load_benchmarks(benchmark)
+    about = analyse(
+        benchmarks,
+        resolutions,
+        out,
+        mesh=sharding.make_mesh(),
+        batch=batch,
+        variant=degradation,
+    )
+    for name, found in about["benchmarks"].items():
+        means = found["mean_absolute_difference"]
+        listed = ", ".join(f"{r} px {means[str(r)]:.2f}" for r in resolutions)
+        print(f"{name}: mean absolute difference in grey levels at {listed}")
+
+
+def protocols(benchmark: str, out: Path, seed: int) -> None:
+    """Draw the paper's protocols and write them as CSV files in the authors' layout."""
+    for loaded in load_benchmarks(benchmark):
+        for path in write_protocols(out, loaded, seed):
+            print(path)
