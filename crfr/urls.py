@@ -5,6 +5,7 @@ password is ever printed or written: not in messages (errors.py), recorded comma
 (environment.py), configs (workdir.py) or plans.
 """
 
+import posixpath
 import re
 from urllib.parse import unquote
 
@@ -35,6 +36,11 @@ def split_query(url: str) -> tuple[str, str]:
     """A web address without its ?query, and the query; other URLs have none."""
     at = url.find("?") if url.startswith(("http://", "https://")) else -1
     return (url, "") if at < 0 else (url[:at], url[at:])
+
+
+def folder_url(url: str) -> str:
+    """The URL of the folder that a URL's file lies in."""
+    return posixpath.dirname(split_query(url)[0])
 
 
 def unsigned(url: str) -> str:

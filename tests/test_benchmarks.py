@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 from packs import encode, picture
+from serve import serve
 
 from crfr.data import benchmarks, faces
 from crfr.data.benchmarks import load_benchmark, load_benchmarks
@@ -365,6 +366,16 @@ def test_benchmarks_at_urls(tmp_path, monkeypatch):
     (tmp_path / "far/a.npz").write_bytes(b"")
     with pytest.raises(InputError, match="is not a benchmark"):
         load_benchmark(f"file://{folder}/a.npz")
+
+
+def test_a_benchmark_at_a_signed_url(tmp_path, monkeypatch):
+    pytest.importorskip("aiohttp", reason="fsspec reads http:// through aiohttp")
+    monkeypatch.setenv("CRFR_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "far").mkdir()
+    folder_of(tmp_path / "far", "one.bin", "two.bin")
+    with serve(tmp_path / "far") as (root, _):
+        spec = f"{root}/one.bin?sig=a%2Cb&se=2030,{root}/two.bin?sig=c"
+        assert [b.name for b in load_benchmarks(spec)] == ["one", "two"]
 
 
 def test_procedural_benchmark():

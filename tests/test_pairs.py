@@ -2,14 +2,16 @@
 
 import hashlib
 
+import fsspec
 import jax
 import numpy as np
 import pytest
 from packs import encode, picture
+from serve import serve
 
 from crfr.data import pairs
 from crfr.data.benchmarks import load_benchmark
-from crfr.data.images import decode
+from crfr.data.images import crop_centre, decode
 from crfr.errors import InputError
 
 PEOPLE = {"Ann_B": 4, "Bo": 2, "Carl_von_C": 3}
@@ -125,9 +127,9 @@ def test_crops(tmp_path):
 
 def test_odd_crops_are_central():
     image = picture(0, 113)
-    assert np.array_equal(pairs.crop_centre(image, 112, "x"), image[:112, :112])
+    assert np.array_equal(crop_centre(image, 112, "x"), image[:112, :112])
     wide = np.concatenate([image[:112], image[:112]], axis=1)  # 112 high, 226 wide
-    assert np.array_equal(pairs.crop_centre(wide, 112, "x"), wide[:, 57:169])
+    assert np.array_equal(crop_centre(wide, 112, "x"), wide[:, 57:169])
 
 
 @pytest.mark.parametrize(
@@ -192,6 +194,37 @@ def test_lists_at_urls(folder, tmp_path, monkeypatch):
     spec = f"file://{folder}/pairs.txt:images={folder}"
     assert pairs.parse_pairs(spec) == (f"file://{folder}/pairs.txt", str(folder), None)
     check(load_benchmark(spec))
+
+
+def test_a_list_on_an_object_store_brings_the_images_beside_it(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CRFR_CACHE", str(tmp_path / "cache"))
+    memory = fsspec.filesystem("memory")
+    for path in [folder / "pairs.txt", *folder.glob("*/*.png")]:
+        memory.pipe(f"/bucket/lfw/{path.relative_to(folder)}", path.read_bytes())
+    memory.pipe("/bucket/lfw/train.rec", b"no image, not to be copied")
+    try:
+        for spec in ("memory://bucket/lfw/pairs.txt", "memory://bucket/lfw/pairs.txt:crop=112"):
+            benchmark = load_benchmark(spec)
+            check(benchmark)
+            assert benchmark.name == f"lfw-pairs{'-crop112' if 'crop' in spec else ''}"
+        assert not list((tmp_path / "cache").rglob("*.rec"))
+        assert len(list((tmp_path / "cache").rglob("*.png"))) == sum(PEOPLE.values())
+    finally:
+        memory.store.clear()
+
+
+def test_a_list_on_a_web_server_says_to_name_the_images(folder, tmp_path, monkeypatch):
+    pytest.importorskip("aiohttp", reason="fsspec reads http:// through aiohttp")
+    monkeypatch.setenv("CRFR_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "lists").mkdir()
+    (folder / "pairs.txt").rename(tmp_path / "lists/pairs.txt")
+    with serve(tmp_path) as (root, _):
+        with pytest.raises(InputError, match=rf"{root}/lists/pairs\.txt:images=FOLDER") as error:
+            load_benchmark(f"{root}/lists/pairs.txt?signature=secret")
+        assert "secret" not in str(error.value)
+        benchmark = load_benchmark(f"{root}/lists/pairs.txt?signature=secret:images={folder}")
+    check(benchmark)
+    assert benchmark.name == "lists-pairs"
 
 
 class Prepared:

@@ -163,6 +163,19 @@ def test_a_file_cut_short_after_opening_is_named(folder):
         source.gather(np.array([0, 22]))
 
 
+def test_a_file_deleted_after_opening_is_named(folder, tmp_path):
+    source = Raw(folder)
+    source.gather(np.array([22]))
+    (folder / "images-00001-of-00003.raw").unlink()
+    (folder / "images-00002-of-00003.raw").unlink()
+    assert np.array_equal(source[22]["image"], SOURCE.images[22])  # open already
+    words = r"images-00001-of-00003\.raw: No such file .* was there when .*; copy the folder again"
+    with pytest.raises(InputError, match=words):
+        source.gather(np.array([0, 22, 12, 3]))
+    with pytest.raises(InputError, match=words):
+        source[10]
+
+
 def test_mixed_shards_are_named(folder, tmp_path):
     class Others(Arrays):
         def __getitem__(self, index):

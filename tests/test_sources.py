@@ -1,6 +1,7 @@
 """open_source: which spec opens what, and several joined."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from PIL import Image
 
 import crfr
 from crfr import main
-from crfr.data.records import Joined, Unreadable, open_source, read_batch, split_spec
+from crfr.data.raw import Raw
+from crfr.data.records import Gatherer, Joined, Unreadable, open_source, read_batch, split_spec
 from crfr.errors import InputError
 
 
@@ -51,6 +53,37 @@ def test_joined_sources_follow_one_another(tmp_path, capsys):
     for index in (-1, 14):
         with pytest.raises(IndexError):
             source[index]
+
+
+def test_joined_raw_shards_are_read_a_batch_at_a_time(tmp_path, monkeypatch):
+    specs = []
+    for name, identities in (("a", 3), ("b", 2), ("c", 4)):
+        folder = folder_of(tmp_path / f"images-{name}", identities, images=identities)
+        specs.append(str(tmp_path / name))
+        main.run(["convert", f"--data={folder}", f"--out={specs[-1]}", "--shard-images=4"])
+    source = open_source("+".join(specs))
+    singly = Joined(specs, [open_source(spec) for spec in specs])
+    assert isinstance(source, Gatherer)
+    assert not isinstance(singly, Gatherer)
+    assert not isinstance(open_source(f"{specs[0]}+faces:identities=4,images=2"), Gatherer)
+    rng = np.random.default_rng(0)
+    calls = []
+    gather = Raw.gather
+    monkeypatch.setattr(Raw, "gather", lambda self, at: calls.append(len(at)) or gather(self, at))
+    for indices in (rng.integers(0, len(source), 50), np.arange(29)[::-1], np.array([10, 0, 10])):
+        images, labels = read_batch(singly, indices, Unreadable())
+        calls.clear()
+        found, numbers = read_batch(source, indices, Unreadable())
+        assert len(calls) <= 3
+        assert sum(calls) == len(indices)
+        np.testing.assert_array_equal(found, images)
+        np.testing.assert_array_equal(numbers, labels)
+        assert (found.dtype, numbers.dtype) == (images.dtype, labels.dtype)
+    assert pickle.loads(pickle.dumps(source))[28]["label"] == 8
+    assert len(read_batch(source, np.array([], int), Unreadable())[0]) == 0
+    for index in (-1, 29):
+        with pytest.raises(IndexError, match=r"outside 0\.\.28"):
+            source.gather(np.array([0, index]))
 
 
 def test_a_path_with_a_plus_in_it_is_a_path(tmp_path):

@@ -8,6 +8,7 @@ format are read by pairs.py.
 """
 
 import collections
+import posixpath
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,11 @@ from jaxtyping import Bool, Int32, UInt8
 from tqdm import tqdm
 
 from crfr.data import faces
+from crfr.data.images import SIZE, decode_faces
 from crfr.data.pairs import (
     MIN_PAIRS,
-    SIZE,
     Settings,
     check_pairs,
-    decode_faces,
     load_pairs,
     parse_pairs,
 )
@@ -31,7 +31,7 @@ from crfr.data.records import read_example
 from crfr.data.remote import localize
 from crfr.data.unpickle import PickledArray, unpickle
 from crfr.errors import InputError, unknown
-from crfr.urls import split_query
+from crfr.urls import folder_url, split_query
 
 AGAIN = "copy the file again from its source"
 # The usual benchmarks, in the order that papers report them, and their numbers of pairs.
@@ -136,8 +136,10 @@ def _load_faces(spec: str) -> Benchmark:
 def _load_list(settings: Settings) -> Benchmark:
     images, pairs, same = load_pairs(settings)
     path = Path(localize(settings.path))
+    remote = "://" in settings.path
+    folder = folder_url(settings.path) if remote else str(path.resolve().parent)
     # "pairs" says nothing; and the name of a .bin would hide that these images may not be aligned.
-    name = path.stem if path.stem != "pairs" else f"{path.resolve().parent.name}-pairs"
+    name = path.stem if path.stem != "pairs" else f"{posixpath.basename(folder)}-pairs"
     crop = f"-crop{settings.crop}" if settings.crop else ""
     return Benchmark(name + crop, images, pairs, same)
 

@@ -3,15 +3,19 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
 
 from crfr.data.recordio import DAMAGED
 from crfr.errors import InputError
 
+SIZE = 112  # px, the side of every face
 # An image's header may claim 65,500 px a side, 13 GB once decoded.
 PIXEL_LIMIT = 2**26
 # Formats besides JPEG; the fewer of Pillow's parsers damaged data can reach, the better.
@@ -70,3 +74,43 @@ def decode(image: bytes | np.ndarray, where: str) -> UInt8[np.ndarray, "h w 3"]:
             f"({' '.join(str(error).split())}); {DAMAGED}"
         ) from error
     raise InputError(f"{where}: {width}x{height} px is too large; {DAMAGED}")
+
+
+def decode_faces(
+    title: str,
+    count: int,
+    read: Callable[[int], bytes | np.ndarray],
+    where: Callable[[int], str],
+    crop: int | None = None,
+) -> UInt8[np.ndarray, "n 112 112 3"]:
+    """Images 0..count-1 as `read` gives them, decoded in threads; `where` names them in errors."""
+    images = np.empty((count, SIZE, SIZE, 3), np.uint8)
+
+    def fill(index: int) -> None:
+        image = decode(read(index), where(index))
+        image = image if crop is None else crop_centre(image, crop, where(index))
+        if image.shape != images.shape[1:]:
+            height, width = image.shape[:2]
+            raise InputError(
+                f"{where(index)}: the image is {width}x{height} px (width x height), not "
+                f"{SIZE}x{SIZE}; align the faces and crop them to {SIZE} px first"
+            )
+        images[index] = image
+
+    with ThreadPoolExecutor() as threads:  # libjpeg works without the interpreter's lock
+        filled = threads.map(fill, range(count))
+        for _ in tqdm(filled, title, count, unit=" images", disable=None):
+            pass
+    return images
+
+
+def crop_centre(
+    image: UInt8[np.ndarray, "h w 3"], side: int, where: str
+) -> UInt8[np.ndarray, "112 112 3"]:
+    """The square of `side` px at the centre, resized to 112 px by antialiased bicubic."""
+    height, width = image.shape[:2]
+    if side > min(height, width):
+        raise InputError(f"{where}: crop={side} is larger than the image, {width}x{height} px")
+    top, left = (height - side) // 2, (width - side) // 2
+    square = Image.fromarray(image[top : top + side, left : left + side])
+    return np.asarray(square.resize((SIZE, SIZE), Image.Resampling.BICUBIC))

@@ -14,22 +14,20 @@ import hashlib
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
-from PIL import Image
 from tqdm import tqdm
 
-from crfr.data.images import decode
+from crfr.data.images import decode_faces
 from crfr.data.recordio import require_file
 from crfr.data.records import Source, open_source
 from crfr.data.remote import localize
 from crfr.errors import InputError, unknown
+from crfr.urls import folder_url, split_query
 
-SIZE = 112  # px, the side of every image
 FOLDS = 10
 MIN_PAIRS = FOLDS
 ENDINGS = (".jpg", ".jpeg", ".png")
@@ -37,7 +35,7 @@ ENDINGS = (".jpg", ".jpeg", ".png")
 
 class Settings(NamedTuple):
     path: str  # of the list, which may be a URL
-    images: str | None  # a folder, which may be a URL, or tfds:NAME
+    images: str | None  # a folder, which may be a URL, or tfds:NAME; None: the list's folder
     crop: int | None  # px, the side of the square at the centre that is kept
 
 
@@ -81,7 +79,7 @@ def load_pairs(
     path = require_file(localize(settings.path))
     pairs, same = read_pairs(path)
     check_pairs(str(path), same)
-    images = settings.images or str(path.parent)
+    images = settings.images or _folder_of(settings.path)
     # The same photo occurs in several pairs: the first line that names it stands in messages.
     first: dict[str, Photo] = {}
     for photo in itertools.chain(*pairs):
@@ -91,9 +89,22 @@ def load_pairs(
     if images.startswith("tfds:"):
         read, where = _read_prepared(path, images, open_source(images), list(first.values()))
     else:
-        read, where = _read_folder(path, Path(localize(images)), list(first.values()))
+        read, where = _read_folder(path, Path(localize(images, ENDINGS)), list(first.values()))
     decoded = decode_faces(f"decoding {path.name}", len(first), read, where, settings.crop)
     return decoded, numbers, same
+
+
+def _folder_of(path: str) -> str:
+    """The folder of a list, which may be at a URL."""
+    if "://" not in path:
+        return str(Path(path).parent)
+    if path.startswith(("http://", "https://")):
+        raise InputError(
+            f"{path}: a web server does not list the folder of images beside it; name the images: "
+            f"{split_query(path)[0]}:images=FOLDER, where FOLDER is on this host or gs://, s3:// "
+            "and the like, or tfds:lfw"
+        )
+    return folder_url(path)
 
 
 def read_pairs(path: Path) -> tuple[list[tuple[Photo, Photo]], Bool[np.ndarray, " p"]]:
@@ -208,43 +219,3 @@ def number_records(spec: str, source: Source) -> dict[str, int]:
 
 def _key_hash(stem: str) -> bytes:
     return hashlib.md5(f"train{stem}.jpg".encode(), usedforsecurity=False).digest()
-
-
-def decode_faces(
-    title: str,
-    count: int,
-    read: Callable[[int], bytes | np.ndarray],
-    where: Callable[[int], str],
-    crop: int | None = None,
-) -> UInt8[np.ndarray, "n 112 112 3"]:
-    """Images 0..count-1 as `read` gives them, decoded in threads; `where` names them in errors."""
-    images = np.empty((count, SIZE, SIZE, 3), np.uint8)
-
-    def fill(index: int) -> None:
-        image = decode(read(index), where(index))
-        image = image if crop is None else crop_centre(image, crop, where(index))
-        if image.shape != images.shape[1:]:
-            height, width = image.shape[:2]
-            raise InputError(
-                f"{where(index)}: the image is {width}x{height} px (width x height), not "
-                f"{SIZE}x{SIZE}; align the faces and crop them to {SIZE} px first"
-            )
-        images[index] = image
-
-    with ThreadPoolExecutor() as threads:  # libjpeg works without the interpreter's lock
-        filled = threads.map(fill, range(count))
-        for _ in tqdm(filled, title, count, unit=" images", disable=None):
-            pass
-    return images
-
-
-def crop_centre(
-    image: UInt8[np.ndarray, "h w 3"], side: int, where: str
-) -> UInt8[np.ndarray, "112 112 3"]:
-    """The square of `side` px at the centre, resized to 112 px by antialiased bicubic."""
-    height, width = image.shape[:2]
-    if side > min(height, width):
-        raise InputError(f"{where}: crop={side} is larger than the image, {width}x{height} px")
-    top, left = (height - side) // 2, (width - side) // 2
-    square = Image.fromarray(image[top : top + side, left : left + side])
-    return np.asarray(square.resize((SIZE, SIZE), Image.Resampling.BICUBIC))

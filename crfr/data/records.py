@@ -58,7 +58,10 @@ def open_source(spec: str) -> Source:
     parts = split_spec(spec)
     if len(parts) == 1:
         return _open_one(spec)
-    return Joined(parts, [_open_one(part) for part in parts])
+    sources = [_open_one(part) for part in parts]
+    if all(isinstance(source, Gatherer) for source in sources):
+        return JoinedGatherers(parts, sources)
+    return Joined(parts, sources)
 
 
 def split_spec(spec: str) -> list[str]:
@@ -177,6 +180,26 @@ class Gatherer(Source, Protocol):
     def gather(
         self, indices: Int[np.ndarray, " b"]
     ) -> tuple[UInt8[np.ndarray, "b h w c"], Int32[np.ndarray, " b"]]: ...
+
+
+class JoinedGatherers(Joined):
+    """Joined sources that all read whole batches, a Gatherer."""
+
+    def gather(
+        self, indices: Int[np.ndarray, " b"]
+    ) -> tuple[UInt8[np.ndarray, "b h w c"], Int32[np.ndarray, " b"]]:
+        wrong = (indices < 0) | (indices >= len(self))
+        if wrong.any():
+            raise IndexError(f"image {indices[np.argmax(wrong)]} is outside 0..{len(self) - 1}")
+        parts = np.searchsorted(self.starts, indices, side="right") - 1
+        images = np.empty((len(indices), 112, 112, 3), np.uint8)
+        labels = np.empty(len(indices), np.int32)
+        for part, source in enumerate(self.sources):
+            rows = np.flatnonzero(parts == part)
+            if len(rows) and isinstance(source, Gatherer):
+                images[rows], found = source.gather(indices[rows] - self.starts[part])
+                labels[rows] = found + self.labels[part]
+        return images, labels
 
 
 class Unreadable:

@@ -48,7 +48,7 @@ class RemoteFile(NamedTuple):
     stamp: str | None
 
 
-def localize(spec: str, ending: str = "") -> str:
+def localize(spec: str, ending: str | tuple[str, ...] = "") -> str:
     """The path of the local copy of a URL, made or refreshed if need be; `spec` itself if it is
     no URL.
 
@@ -117,7 +117,7 @@ def _failures_named(spec: str) -> Iterator[None]:
 
 
 def _remote_files(
-    url: str, fs: fsspec.AbstractFileSystem, path: str, ending: str
+    url: str, fs: fsspec.AbstractFileSystem, path: str, ending: str | tuple[str, ...]
 ) -> tuple[str, dict[str, RemoteFile]]:
     """(name of the copy, name under CACHE/KEY -> file) of what a URL stands for."""
     fs.invalidate_cache()  # a listing of an hour ago says nothing
@@ -152,7 +152,8 @@ def _remote_files(
             _check_name(url, part)
         files[f"{name}/{inner}"] = _remote_file(found, entry)
     if not files:
-        raise InputError(f"{url}: holds no files{ending and f' that end in {ending}'}")
+        ends = ending if isinstance(ending, str) else " or ".join(ending)
+        raise InputError(f"{url}: holds no files{ending and f' that end in {ends}'}")
     return name, files
 
 
@@ -184,7 +185,7 @@ def _copy(
     fs: fsspec.AbstractFileSystem,
     files: dict[str, RemoteFile],
     folder: Path,
-    ending: str,
+    ending: str | tuple[str, ...],
 ) -> None:
     """Bring CACHE/KEY to what `files` says: remove what is gone, copy what is new or differs."""
     journal = folder.with_suffix(".jsonl")
