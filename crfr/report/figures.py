@@ -1,233 +1,242 @@
-"""Figures as inline SVG, drawn with matplotlib's object API: no pyplot, no window, no global state.
+"""The figures whose horizontal axis is the resolution: the paper's figs 1, 5, 6, 9, 11, 12, 13."""
 
-Ink and rule are drawn in stand-in colours that become CSS variables, so that a figure follows the
-page into dark mode.  Text stays text.  The legend is the page's: figures hold no text from files.
-"""
-
-import html
-import io
 import math
 import re
-from collections.abc import Iterable
-from statistics import fmean
+from dataclasses import dataclass
 
-import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from crfr.report.models import Model, Report, chosen
-
-# Okabe and Ito's palette, safe for colour-blind readers, without its yellow, which white swallows;
-# black is the ink, kept for the baseline.  6 colours and 7 markers: 42 other models look different.
-INK, RULE = "#010203", "#040506"
-PALETTE = (INK, "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-VARIABLES = {INK: "var(--ink)", RULE: "var(--rule)"} | {
-    colour: f"var(--c{i}, {colour})" for i, colour in enumerate(PALETTE) if colour != INK
-}
-POINTS = 200  # a curve of training has at most so many points: means over stretches of the log
-MOST_TICKS = 10  # a sweep of more resolutions has ticks and markers at some of them
-
-# (name on the page, key of metrics.jsonl): the curves of training, where the model has them
-TRAINING = (
-    ("Loss", "loss"),
-    ("Cross-entropy", "cross_entropy"),
-    ("Distance of views", "distance"),
-    ("Training accuracy, %", "accuracy"),
-    ("Learning rate", "learning_rate"),
+from crfr.report import paper
+from crfr.report.drawing import (
+    INK,
+    PANEL,
+    WIDE,
+    Entry,
+    Styles,
+    axes_of,
+    label_axes,
+    stem,
+    style,
+    tick_labels,
 )
-Styles = dict[str, tuple[str, str]]  # label of a model -> (colour, marker)
+from crfr.report.models import Model, Report, chosen
+from crfr.report.render import Drawing, drawing
+from crfr.report.rows import Row
+
+MOST_TICKS = 10  # a sweep of more resolutions has ticks and markers at some of them
+REDUCED = "resolution of the reduced image, px"
+ZOOMS = ((5, 9), (10, 18))  # px, the two parts of fig. 13
+CROSS = Entry("CR, one image of a pair reduced", INK)
+EQUAL = Entry("ER, both reduced", INK, line=":")
 
 
-def styles(models: Iterable[Model]) -> Styles:
-    """A colour and a marker for each model; the first baseline has the ink."""
-    styles, others = {}, 0
-    for model in models:
-        if model.method == "baseline" and not any(INK in style for style in styles.values()):
-            styles[model.label] = (INK, MARKERS[0])
-        else:
-            others += 1
-            colour = PALETTE[1 + (others - 1) % (len(PALETTE) - 1)]
-            styles[model.label] = (colour, MARKERS[others % len(MARKERS)])
-    return styles
+@dataclass(frozen=True)
+class Curve:
+    """Values by rising resolution in px, perhaps with a band (low, high) of each."""
+
+    values: dict[int, float]
+    colour: str
+    marker: str
+    line: str = "-"
+    band: dict[int, tuple[float, float]] | None = None
+    open_marker: bool = False
 
 
-def _svg(figure: Figure, name: str, description: str) -> str:
-    """The figure as an SVG element, a pure function of what is drawn; `name` is its own alone."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    box = re.search(r'viewBox="([^"]*)"', text)
-    assert box is not None
-    body = text[text.index(">") + 1 :]
-    body = re.sub(r' id="[^"]*_\d+"', "", body)  # names of groups, alike in all figures
-    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)
-    for colour, variable in VARIABLES.items():
-        body = body.replace(colour, variable)
-    return f'<svg viewBox="{box[1]}" role="img" aria-label="{html.escape(description)}">{body}'
+def accuracy_curve(rows: dict[int, Row], colour: str, marker: str, *, equal: bool) -> Curve:
+    """Accuracies in %: CR solid with the band of its 95 % intervals, ER dotted and without."""
+    values = {r: 100 * row.accuracy for r, row in rows.items()}
+    if equal:
+        return Curve(values, colour, marker, ":", open_marker=True)
+    band = {
+        r: (100 * row.accuracy_low, 100 * row.accuracy_high)
+        for r, row in rows.items()
+        if row.accuracy_low is not None and row.accuracy_high is not None
+    }
+    return Curve(values, colour, marker, band=band)
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of that size in inches (72 units of the SVG each) with one plain pair of axes."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(RULE)
-    axes.tick_params(color=RULE, labelcolor=INK, labelsize=9)
-    axes.grid(color=RULE, linewidth=0.5)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def swatch(colour: str, marker: str, line: str, name: str) -> str:
-    """A line with its marker, for the legend."""
-    figure = Figure(figsize=(0.5, 0.2))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.set_xlim(-1, 1)
-    axes.set_ylim(-1, 1)
-    axes.plot([-1, 1], [0, 0], color=colour, linewidth=1.8, linestyle=line)
-    axes.plot([0], [0], color=colour, marker=marker, markersize=6)
-    return _svg(figure, name, "")
-
-
-def _tick_labels(resolutions: list[int], octave: float) -> list[int]:
-    """The resolutions whose labels fit, from the highest down; the lowest always.
-
-    `octave` is the width of an octave in inches; a label wants a quarter of an inch.
-    """
-    kept = [resolutions[-1]]
-    for r in reversed(resolutions[:-1]):
-        if math.log2(kept[-1] / r) * octave >= 0.25:
-            kept.append(r)
-    if kept[-1] != resolutions[0]:
-        kept[-1:] = [resolutions[0]] if len(kept) > 1 else [kept[-1], resolutions[0]]
-    return kept
-
-
-def accuracy_figure(report: Report, benchmark: str, styles: Styles, width: float) -> str:
-    """Accuracy in % over resolution in px (octaves): CR solid with a band of one std, ER dotted."""
-    figure, axes = _axes(width, 4.2)
-    resolutions = report.resolutions(benchmark)
-    marked = chosen(resolutions, MOST_TICKS)
-    floor = 99.0
-    for model in report.models:
-        colour, marker = styles[model.label]
-        for scenario, line in (("ER", ":"), ("CR", "-")):
-            curve = model.curve(benchmark, scenario)
-            if not curve:
-                continue
-            accuracy = [100 * row.accuracy for row in curve.values()]
-            every = [i for i, r in enumerate(curve) if r in marked]
-            look = {"marker": marker, "markersize": 5, "markevery": every, "linestyle": line}
-            look["linewidth"] = 1.7
-            if scenario == "CR":
-                std = [100 * row.accuracy_std for row in curve.values()]
-                below = [a - s for a, s in zip(accuracy, std, strict=True)]
-                above = [a + s for a, s in zip(accuracy, std, strict=True)]
-                axes.fill_between(list(curve), below, above, color=colour, alpha=0.13, linewidth=0)
-                floor = min(floor, *below)
-            else:
-                look |= {"markerfacecolor": "none", "markersize": 4, "linewidth": 1.2}
-            axes.plot(list(curve), accuracy, color=colour, **look)
-            floor = min(floor, *accuracy)
-    axes.set_xscale("log", base=2)
-    margin = 2**0.15
-    axes.set_xlim(resolutions[0] / margin, resolutions[-1] * margin)
-    octave = (width - 0.7) / math.log2(resolutions[-1] / resolutions[0] * margin**2)
+def curves_figure(
+    curves: list[Curve], width: float, height: float, unit: str, *, x: str = REDUCED
+) -> Figure:
+    """Curves over resolution in octaves.  Accuracies (`unit` has a %) are drawn up to 100 %."""
+    figure, axes = axes_of(width, height)
+    resolutions = sorted({r for curve in curves for r in curve.values})
     ticks = chosen(resolutions, MOST_TICKS)
-    shown = _tick_labels(ticks, octave)
+    seen: list[float] = []
+    for curve in curves:
+        places = list(curve.values)
+        values = list(curve.values.values())
+        if curve.band:
+            low, high = zip(*curve.band.values(), strict=True)
+            axes.fill_between(
+                list(curve.band), low, high, color=curve.colour, alpha=0.15, linewidth=0
+            )
+            seen += [*low, *high]
+        face = "none" if curve.open_marker else curve.colour
+        axes.plot(
+            places,
+            values,
+            color=curve.colour,
+            linestyle=curve.line,
+            linewidth=1.2 if curve.open_marker else 1.7,
+            marker=curve.marker,
+            markersize=4 if curve.open_marker else 5,
+            markerfacecolor=face,
+            markevery=[i for i, r in enumerate(places) if r in ticks],
+        )
+        seen += values
+    axes.set_xscale("log", base=2)
+    octaves = math.log2(resolutions[-1] / resolutions[0])
+    margin = 2 ** (0.03 * octaves + 0.01)
+    right = resolutions[-1] * margin
+    axes.set_xlim(resolutions[0] / margin, right)
+    shown = tick_labels(ticks, (width - 0.7) / (octaves + 2 * math.log2(margin)))
     axes.set_xticks(ticks, labels=[str(r) if r in shown else "" for r in ticks])
     axes.minorticks_off()
-    if floor < 62:  # close enough to guessing to show where that is
-        floor = min(floor, 49.5)
-        axes.axhline(50, color=INK, linewidth=0.7, linestyle=(0, (6, 4)), alpha=0.6)
-        right = resolutions[-1] * margin
-        axes.text(right, 50.3, "guessing", ha="right", va="bottom", fontsize=8, color=INK)
-    axes.set_ylim(floor - (100 - floor) * 0.03, 100 + (100 - floor) * 0.02)
-    axes.set_xlabel("resolution of the low-resolution image, px", color=INK, fontsize=9)
-    axes.set_ylabel("accuracy, %", color=INK, fontsize=9)
-    order = report.benchmarks.index(benchmark)
-    return _svg(figure, f"accuracy-{order}-{width}", "Verification accuracy over resolution")
+    if "%" in unit:
+        floor, top = min(99.0, *seen), 100.0
+        if floor < 62:  # close enough to guessing to show where that is
+            floor = min(floor, 49.5)
+            axes.axhline(50, color=INK, linewidth=0.7, linestyle=(0, (6, 4)), alpha=0.6)
+            axes.text(right, 50.3, "guessing", ha="right", va="bottom", fontsize=8, color=INK)
+        elif width <= PANEL:
+            top = min(100.0, max(seen) + 1)
+    else:
+        floor, top = min(0.0, *seen), max(seen)
+    axes.set_ylim(floor - (top - floor) * 0.03, top + (top - floor) * 0.03)
+    label_axes(axes, x, unit)
+    return figure
 
 
-def _series(records: list[dict], key: str, x: str) -> tuple[list[float], list[float]]:
-    """(x, y) of a curve; NaN, a gap in the line, where a record has no finite number.
-
-    Long logs are thinned to means over stretches of equal length.
-    """
-
-    def number(record: dict, name: str) -> float:
-        value = record.get(name)
-        if isinstance(value, int | float) and math.isfinite(value):
-            return float(value)
-        return math.nan
-
-    stretch = -(-len(records) // POINTS)
-    xs, ys = [], []
-    for start in range(0, len(records), stretch or 1):
-        part = records[start : start + stretch]
-        for values, name in ((xs, x), (ys, key)):
-            numbers = [n for n in (number(record, name) for record in part) if n == n]
-            values.append(fmean(numbers) if numbers else math.nan)
-    return xs, ys
+def entries_of(models: list[Model], styles: Styles) -> list[Entry]:
+    return [Entry(model.label, *styles[model.label]) for model in models]
 
 
-def training_records(model: Model) -> list[dict]:
-    """The metrics up to the model's step, of its first sweep that has any."""
-    metrics = next((sweep.metrics for sweep in model.sweeps if sweep.metrics), ())
-    return [record for record in metrics if model.step is None or record["step"] <= model.step]
-
-
-def _training_panel(
-    models: list[Model], styles: Styles, key: str, benchmark: str | None, name: str
-) -> str | None:
-    """One curve a model, over steps, or epochs for accuracy on a benchmark; None without curves."""
-    figure, axes = _axes(3.4, 1.5 if key == "learning_rate" else 2.4)
-    seen: list[float] = []
-    for model in models:
-        records = [
-            record
-            for record in training_records(model)
-            if key in record and (benchmark is None or record.get("benchmark") == benchmark)
-        ]
-        x, y = _series(records, key, "epoch" if benchmark is not None else "step")
-        # a method without the term logs zeros
-        if not any(value == value and value != 0 for value in y):
-            continue
-        seen += [value for value in y if value == value]
-        if "accuracy" in key:
-            y = [100 * value for value in y]
-        colour, marker = styles[model.label]
-        look = {"marker": marker, "markersize": 4} if len(y) <= 40 else {}
-        axes.plot(x, y, color=colour, linewidth=1.3, **look)
-    if not seen:
-        return None
-    # a rate that falls in factors of ten reads best so; one that fades to nothing does not
-    if key == "learning_rate" and 0 < max(seen) < 1e4 * min(seen):
-        axes.set_yscale("log")
-        axes.minorticks_off()
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.set_xlabel("epoch" if benchmark is not None else "step", color=INK, fontsize=9)
-    return _svg(figure, f"training {name}", f"{name} over training")
-
-
-def training_figures(models: list[Model], styles: Styles) -> list[tuple[str, str]]:
-    """(name, SVG) of every curve of training that at least one of the models has."""
-    benchmarks = dict.fromkeys(
-        str(record.get("benchmark"))
-        for model in models
-        for record in training_records(model)
-        if "verification_accuracy" in record
+def accuracy_figure(report: Report, place: str, styles: Styles) -> Drawing:
+    """All models on a benchmark, or on the average: CR solid, ER dotted (figs 1, 9, 12)."""
+    curves, models = [], []
+    for model in report.models:
+        for scenario in ("ER", "CR"):
+            if rows := model.curve(place, scenario):
+                look = styles[model.label]
+                curves.append(accuracy_curve(rows, *look, equal=scenario == "ER"))
+                models += [model] if model not in models else []
+    title = f"Verification accuracy on {place}" if place in report.benchmarks else (
+        f"Verification accuracy, average of {len(report.average)} benchmarks"
+    )  # fmt: skip
+    return drawing(
+        stem("accuracy", place),
+        title,
+        curves_figure(curves, WIDE, 4.2, "accuracy, %"),
+        [*entries_of(models, styles), CROSS, EQUAL],
+        description=f"{title} over resolution",
+        narrow=curves_figure(curves, PANEL, 3.9, "accuracy, %"),
     )
-    panels = [(f"Accuracy on {b}, 112 px, %", "verification_accuracy", b) for b in benchmarks]
-    panels += [(name, key, None) for name, key in TRAINING]
-    drawn = [
-        (name, _training_panel(models, styles, key, benchmark, name))
-        for name, key, benchmark in panels
-    ]
-    return [(name, svg) for name, svg in drawn if svg is not None]
+
+
+def zoom_figures(report: Report, place: str, styles: Styles) -> list[Drawing]:
+    """CR accuracy near 7 px and near 14 px (fig. 13), where there is more than one resolution."""
+    drawn = []
+    for low, high in ZOOMS:
+        curves, models = [], []
+        for model in report.measured(place):
+            rows = {r: row for r, row in model.curve(place, "CR").items() if low <= r <= high}
+            if rows:
+                curves.append(accuracy_curve(rows, *styles[model.label], equal=False))
+                models.append(model)
+        if len({r for curve in curves for r in curve.values}) > 1:
+            title = f"CR accuracy on {place}, {low} to {high} px"
+            figure = curves_figure(curves, PANEL, 3.0, "accuracy, %")
+            name = stem("zoom", place, f"{low}-{high}")
+            legend = entries_of(models, styles)
+            drawn.append(drawing(name, title, figure, legend, description=title))
+    return drawn
+
+
+def benchmark_styles(report: Report) -> Styles:
+    """A colour and a marker for each benchmark; none is that of the ink."""
+    return {name: style(i) for i, name in enumerate(report.benchmarks, 1)}
+
+
+def benchmarks_figure(report: Report, model: Model) -> Drawing | None:
+    """One model on every benchmark, CR solid and ER dotted (fig. 5)."""
+    looks, curves, legend = benchmark_styles(report), [], []
+    for name in report.benchmarks:
+        for scenario in ("ER", "CR"):
+            if rows := model.curve(name, scenario):
+                curve = accuracy_curve(rows, *looks[name], equal=scenario == "ER")
+                # bands of five benchmarks would hide one another
+                curves.append(Curve(**{**vars(curve), "band": None}))
+                entry = Entry(name, *looks[name])
+                legend += [entry] if entry not in legend else []
+    if len(legend) < 2:
+        return None
+    figure = curves_figure(curves, PANEL, 3.6, "accuracy, %")
+    title = f"{model.label} on {len(legend)} benchmarks"
+    name = stem("benchmarks", model.label)
+    return drawing(name, title, figure, [*legend, CROSS, EQUAL], description=title)
+
+
+def distances_figure(model: Model, benchmark: str, kinds: list[Entry]) -> Drawing | None:
+    """Mean distances of positive and negative pairs, CR solid and ER dotted (fig. 6)."""
+    curves = []
+    for scenario in ("ER", "CR"):
+        rows = model.curve(benchmark, scenario)
+        for kind, field in zip(kinds, ("positive_distance", "negative_distance"), strict=True):
+            values = {r: v for r, row in rows.items() if (v := getattr(row, field)) is not None}
+            if values:
+                line, faint = (":", True) if scenario == "ER" else ("-", False)
+                curves.append(Curve(values, kind.colour, kind.marker, line, open_marker=faint))
+    if not curves:
+        return None
+    title = f"Mean distances of pairs, {model.label} on {benchmark}"
+    figure = curves_figure(curves, PANEL, 3.0, "mean cosine distance")
+    name = stem("distances", benchmark, model.label)
+    return drawing(name, title, figure, [*kinds, CROSS, EQUAL], description=title)
+
+
+def thresholds_figure(report: Report, benchmark: str, styles: Styles) -> Drawing | None:
+    """The best CR thresholds over resolution (fig. 11)."""
+    curves, models = [], []
+    for model in report.measured(benchmark):
+        rows = model.curve(benchmark, "CR")
+        values = {r: row.threshold for r, row in rows.items() if row.threshold is not None}
+        if values:
+            curves.append(Curve(values, *styles[model.label]))
+            models.append(model)
+    if not curves:
+        return None
+    title = f"Best CR thresholds on {benchmark}"
+    figure = curves_figure(curves, PANEL, 3.0, "threshold, cosine distance")
+    legend = entries_of(models, styles)
+    return drawing(stem("thresholds", benchmark), title, figure, legend, description=title)
+
+
+def specialised_figure(report: Report, place: str) -> Drawing | None:
+    """Models trained for one resolution, each at its own, beside the baseline (fig. 9).
+
+    None without two such models of one kind.
+    """
+    families: dict[str, dict[int, Row]] = {}
+    for model in report.measured(place):
+        if match := re.fullmatch(r"(bt|st)-(\d+)", model.method):
+            own = model.curve(place, "CR").get(int(match[2]))
+            if own is not None:
+                families.setdefault(match[1], {})[int(match[2])] = own
+    families = {name: rows for name, rows in families.items() if len(rows) > 1}
+    if not families:
+        return None
+    curves, legend = [], []
+    if report.reference.method == "baseline" and (rows := report.reference.curve(place, "CR")):
+        own = {r for rows in families.values() for r in rows}
+        curves.append(
+            accuracy_curve({r: row for r, row in rows.items() if r in own}, INK, "^", equal=False)
+        )
+        legend.append(Entry("baseline", INK, "^"))
+    for number, (name, rows) in enumerate(families.items(), 1):
+        look = style(number)
+        curves.append(accuracy_curve(dict(sorted(rows.items())), *look, equal=False))
+        legend.append(Entry(f"{paper.display(name)}-r, each at its own r", *look))
+    title = f"Models trained for one resolution, on {place}"
+    figure = curves_figure([c for c in curves if c.values], PANEL, 3.0, "accuracy, %")
+    return drawing(stem("specialised", place), title, figure, legend, description=title)

@@ -6,7 +6,8 @@ so that a reader who subtracts gets the same (the tables have two decimals).
 
 from statistics import fmean
 
-from crfr.report.models import Model, Report
+from crfr.report.breaks import break_sentences
+from crfr.report.models import FOREIGN, Model, Report
 
 LOW = 10  # px, the upper end of the paper's low-resolution protocol (section 6.3)
 
@@ -19,10 +20,16 @@ def _joined(words: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def _mean(model: Model, benchmark: str, resolutions: list[int], what: str = "accuracy") -> float:
-    """Mean over the resolutions of a CR accuracy (a fraction), or of another field of the rows."""
+def _mean(model: Model, benchmark: str, resolutions: list[int]) -> float:
+    """Mean over the resolutions of the CR accuracies, a fraction."""
     rows = model.curve(benchmark, "CR")
-    return fmean(getattr(rows[r], what) for r in resolutions)
+    return fmean(rows[r].accuracy for r in resolutions)
+
+
+def _doubt(model: Model, benchmark: str, resolutions: list[int]) -> float:
+    """Half the 95 % interval of the CR accuracies, a fraction: its mean over the resolutions."""
+    rows = [model.curve(benchmark, "CR")[r] for r in resolutions]
+    return fmean(((r.accuracy_high or 0.0) - (r.accuracy_low or 0.0)) / 2 for r in rows)
 
 
 def _when(resolution: int, highest: int) -> str:
@@ -60,7 +67,10 @@ def findings(report: Report, benchmark: str) -> tuple[str, list[str]]:
     first = baseline or ranked[0]
     fall = round(at(first, [high]) - at(first, [low]), 1)
     name = "the baseline" if len(baselines) == 1 else first.label
-    subject = f"{name[0].upper()}{name[1:]}, trained at 112 px alone," if baseline else name
+    if baseline:
+        subject = f"{name[0].upper()}{name[1:]}, trained at 112 px alone,"
+    else:
+        subject = f"{name}, which crfr did not train," if first.method in FOREIGN else name
     measure = (
         f"{subject} gets {at(first, [high]):.1f} % of the photo pairs right (one person or two?) "
         f"{_when(high, high)}, and {at(first, [low]):.1f} % {_when(low, high)}: "
@@ -71,21 +81,22 @@ def findings(report: Report, benchmark: str) -> tuple[str, list[str]]:
     headline = f"From {high} px to {low} px, {name} {loses}"
 
     others = [model for model in ranked if model is not first and model not in baselines]
+    sentences += break_sentences(first, benchmark, name)
     if not others:
-        return headline, [*sentences, "No other method was measured."]
+        return headline, sentences
     best, rival = (others[0], first) if baseline else (first, others[0])
     gain = round(at(best, lowest) - at(rival, lowest), 1)
-    noise = 100 * max(_mean(m, benchmark, lowest, "accuracy_std") for m in (best, rival))
+    noise = 100 * max(_doubt(m, benchmark, lowest) for m in (best, rival))
     where = f"At {_joined([str(r) for r in lowest])} px"
     where = where if len(lowest) <= 4 else f"From {lowest[0]} to {lowest[-1]} px"
     numbers = f"{at(best, lowest):.1f} % against {at(rival, lowest):.1f} %"
     numbers = f"{numbers} on average" if len(lowest) > 1 else numbers
-    doubt = f", less than the spread over the folds (± {noise:.1f}), so no clear difference"
+    doubt = f", less than the 95 % interval (± {noise:.1f}), so no clear difference"
     doubt = doubt if abs(gain) < noise else ""
     if not baseline:
         sentences.append(
             f"{where}, {best.label} is the best of {len(models)} models, {gain:.1f} points ahead "
-            f"of {rival.label} ({numbers}){doubt}. No baseline was measured."
+            f"of {rival.label} ({numbers}){doubt}."
         )
     elif gain > 0:
         sentences.append(

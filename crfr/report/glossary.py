@@ -1,6 +1,7 @@
 """What the words and numbers of a page mean, with their place in the paper."""
 
-from crfr.report.rows import Row
+from crfr.report.models import Report
+from crfr.report.rows import AVERAGE
 
 THRESHOLDS = {
     "exact": "every threshold that can change a decision is tried: the midpoints of neighbouring "
@@ -17,8 +18,9 @@ DEGRADATIONS = {
 }
 
 
-def glossary(row: Row) -> list[tuple[str, str]]:
-    """(term, definition) in plain text; `row` has the conditions that all rows share."""
+def glossary(report: Report) -> list[tuple[str, str]]:
+    """(term, definition) in plain text, of what a page of this report speaks of."""
+    row = next(r for s in report.sweeps for r in s.rows if r.thresholds == report.thresholds)
     thresholds = THRESHOLDS.get(row.thresholds, "")
     degradation = DEGRADATIONS.get(row.degradation, "")
     return [
@@ -46,10 +48,16 @@ def glossary(row: Row) -> list[tuple[str, str]]:
             "the threshold is taken for one person.",
         ),
         (
-            "Folds and spread",
+            "Folds",
             "The pairs are cut into ten folds, in order. The threshold that is best on nine is "
-            "scored on the tenth (section 3.4). Accuracy is the mean over the ten, the spread (±) "
-            "their standard deviation, the threshold of a table the mean of the ten.",
+            "scored on the tenth (section 3.4). Accuracy is the mean over the ten, and so is the "
+            "threshold of a table.",
+        ),
+        (
+            "95 % interval",
+            "Percentile bootstrap over pairs: 1,000 seeded draws of the pairs’ held-out verdicts, "
+            "with the thresholds of the folds as they are. Pairs that share an image or a person "
+            "are taken as independent, so that intervals are somewhat too narrow.",
         ),
         (
             "Thresholds",
@@ -63,6 +71,26 @@ def glossary(row: Row) -> list[tuple[str, str]]:
             else "Off: each image is embedded once, without its mirror image.",
         ),
         (
+            "TAR at FAR, EER, AUC",
+            "The share of pairs of one person that are accepted at the threshold at which that "
+            "share of pairs of two people is wrongly accepted; the error rate where both kinds of "
+            "error are equally frequent; the probability that a pair of one person is nearer than "
+            "one of two. A TAR of fewer than ten wrongly accepted pairs is left out.",
+        ),
+        (
+            "Protocols",
+            "low_res, mid_res, high_res, all_res: the first image of a pair stays at 112 px, the "
+            "second is reduced to a resolution drawn for that pair (section 6.3). Published: as "
+            "the paper’s authors drew them. Seeded: drawn anew, several times.",
+        ),
+        (
+            "Paired test",
+            "Two models judge the same pairs, so that the pairs on which only one is right tell "
+            "them apart: the exact sign-flip test asks how probable a difference as large would be "
+            "if both were equally good. With many comparisons some come out small by chance; "
+            "Holm’s correction allows for that.",
+        ),
+        (
             "Methods",
             "The baseline is trained on 112 px alone. BT mixes low resolutions into each batch "
             "(section 5.1): BT-r one, BT-M several. ST is siamese (section 5.2): it sees an image "
@@ -70,4 +98,8 @@ def glossary(row: Row) -> list[tuple[str, str]]:
             "one low resolution, ST-M1 at one of several for each image, ST-M2 at all of them "
             "(section 6.2).",
         ),
-    ]
+    ] + (
+        [("Average", f"Benchmark {AVERAGE}: the unweighted mean over {', '.join(report.average)}.")]
+        if report.average
+        else []
+    )

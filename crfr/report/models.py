@@ -4,21 +4,36 @@ Whatever would put numbers that are not comparable into one table stops the repo
 """
 
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from crfr.errors import InputError
 from crfr.report import paper
-from crfr.report.rows import Row, Sweep, read_sweep
+from crfr.report.analysis import Analysis, read_analysis
+from crfr.report.rows import AVERAGE, PROTOCOLS, Row, Sweep, read_sweep
+from crfr.report.sides import (
+    Matrix,
+    Pairs,
+    Samples,
+    read_matrix,
+    read_pairs,
+    read_samples,
+)
 
-CONDITIONS = ("degradation", "precision", "thresholds", "flip")  # alike in all rows of a report
+CONDITIONS = ("degradation", "flip")  # alike in all rows of a report
+FOREIGN = ("onnx", "callable")  # methods of models that crfr did not train
 
 
 @dataclass(frozen=True)
 class Model:
     """A model at a step, with all its sweeps.
 
-    `cells` maps (benchmark, scenario, resolution in px) to a row.
+    `cells` maps (benchmark, scenario, resolution in px) to a row, `drawn` (benchmark, protocol,
+    how its resolutions were drawn).  `pairs` and `matrices` are by benchmark.
     """
 
     label: str
@@ -26,20 +41,35 @@ class Model:
     step: int | None
     sweeps: tuple[Sweep, ...]
     cells: dict[tuple[str, str, int], Row]
+    drawn: dict[tuple[str, str, str], Row] = field(default_factory=dict)
+    pairs: dict[str, Pairs] = field(default_factory=dict)
+    matrices: dict[str, Matrix] = field(default_factory=dict)
 
     def curve(self, benchmark: str, scenario: str) -> dict[int, Row]:
         """Resolution in px -> row, by rising resolution."""
         found = {r: row for (b, s, r), row in self.cells.items() if (b, s) == (benchmark, scenario)}
         return dict(sorted(found.items()))
 
+    def protocol(self, benchmark: str, protocol: str) -> Row | None:
+        """The row of a protocol: as published where that was measured, else seeded."""
+        found = (self.drawn.get((benchmark, protocol, how)) for how in ("published", "seeded"))
+        return next(filter(None, found), None)
+
 
 @dataclass(frozen=True)
 class Report:
-    """All that a page shows; models in the paper's order, benchmarks in order of appearance."""
+    """All that a page shows; models in the paper's order, benchmarks in order of appearance.
+
+    `average` has the names of the benchmarks whose mean is benchmark "average", if there is one.
+    """
 
     models: tuple[Model, ...]
     sweeps: tuple[Sweep, ...]
     benchmarks: tuple[str, ...]
+    average: tuple[str, ...]
+    thresholds: str
+    samples: dict[str, Samples]
+    analysis: Analysis | None
 
     def measured(self, benchmark: str, scenario: str = "CR") -> list[Model]:
         return [m for m in self.models if m.curve(benchmark, scenario)]
@@ -48,79 +78,161 @@ class Report:
         """Every resolution in px at which any model was measured, rising."""
         return sorted({r for m in self.models for (b, _, r) in m.cells if b == benchmark})
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The benchmarks, their average first where there is one."""
+        return ((AVERAGE,) if self.average else ()) + self.benchmarks
+
+    @property
+    def reference(self) -> Model:
+        """The model that others are compared with: the first baseline, else the first model."""
+        return next((m for m in self.models if m.method == "baseline"), self.models[0])
+
+    def condition(self, name: str) -> list[str]:
+        """The values of a field over all rows, in order of appearance."""
+        return list(dict.fromkeys(str(getattr(r, name)) for s in self.sweeps for r in s.rows))
+
 
 def _check_alike(sweeps: list[Sweep]) -> None:
     """Accuracies measured in different ways may not stand in one table."""
     where: dict[tuple, dict] = {}
+
+    def note(what: tuple, value: object, sweep: Sweep) -> None:
+        where.setdefault(what, {}).setdefault(value, {})[sweep.path] = None
+
     for sweep in sweeps:
-        row = sweep.rows[0]
-        for what, name in (
-            ("model", f"{row.model!r}, step {row.step}"),
-            ("benchmark", f"{row.benchmark!r}"),
-        ):
-            content = where.setdefault((f"fingerprint of {what}", name), {})
-            content.setdefault(sweep.about[f"{what}_fingerprint"], {})[sweep.path] = None
+        model = f"{sweep.rows[0].model!r}, step {sweep.rows[0].step}"
+        note(("fingerprint of model", model), sweep.about["model_fingerprint"], sweep)
+        for name, benchmark in sweep.about["benchmarks"].items():
+            note(("fingerprint of benchmark", repr(name)), benchmark["fingerprint"], sweep)
         for row in sweep.rows:
             for name in CONDITIONS:
-                where.setdefault((name,), {}).setdefault(getattr(row, name), {})[sweep.path] = None
-            same = ("number of pairs", f"of {row.benchmark!r}, {row.scenario}")
-            where.setdefault(same, {}).setdefault(row.pairs, {})[sweep.path] = None
+                note((name,), getattr(row, name), sweep)
+            note(("number of pairs", f"of {row.benchmark!r}, {row.scenario}"), row.pairs, sweep)
+            if row.average_of is not None:
+                note(("benchmarks", f"of {AVERAGE!r}"), ", ".join(sorted(row.average_of)), sweep)
     for what, values in where.items():
         if len(values) > 1:
             found = "; ".join(f"{v!r} in {', '.join(map(str, dirs))}" for v, dirs in values.items())
             raise InputError(f"sweeps differ in {' '.join(what)}: {found}: report them apart")
 
 
+def _chosen_mode(sweeps: list[Sweep], thresholds: str | None) -> str:
+    """The mode of thresholds that is reported: the one asked for, "exact", or the only one."""
+    modes = sorted({row.thresholds for sweep in sweeps for row in sweep.rows})
+    mode = thresholds or ("exact" if "exact" in modes else modes[0])
+    if not thresholds and mode != "exact" and len(modes) > 1:
+        raise InputError(f"rows of thresholds {', '.join(modes)}: choose with --thresholds=MODE")
+    for sweep in sweeps:
+        if mode not in {row.thresholds for row in sweep.rows}:
+            there = ", ".join(sorted({row.thresholds for row in sweep.rows}))
+            raise InputError(
+                f"{sweep.path}: no rows of thresholds {mode!r}, only of {there}: "
+                f"give --thresholds, or sweep that model with --thresholds={mode}"
+            )
+    return mode
+
+
+def _name(model: str, method: str) -> str:
+    """The paper's name of a method; the file's or the function's of a model of somebody else.
+
+    >>> _name("models/sface.onnx", "onnx"), _name("my.module:embed", "callable")
+    ('sface', 'embed')
+    >>> _name("runs/a", "bt-7")
+    'BT-7'
+    """
+    if method == "onnx":
+        return PurePosixPath(re.sub(r"\.onnx(:.*)?$", "", model)).name or model
+    if method == "callable":
+        return model.rpartition(":")[2] or model
+    return paper.display(method)
+
+
 def _labels(keys: list[tuple[str, int | None, str]]) -> list[str]:
     """The method as the paper prints it; where models share it, what tells them apart as well."""
     labels = {}
-    for method in {method for _, _, method in keys}:
-        alike = [key for key in keys if key[2] == method]
+    for shared in {_name(model, method) for model, _, method in keys}:
+        alike = [key for key in keys if _name(key[0], key[2]) == shared]
         steps = [f" (step {step})" for _, step, _ in alike]
         names = [f" ({PurePosixPath(model).name})" for model, _, _ in alike]
         both = [f" ({PurePosixPath(model).name}, step {step})" for model, step, _ in alike]
         paths = [f" ({model}, step {step})" for model, step, _ in alike]
+        whole = [f" ({model}, step {step}, {method})" for model, step, method in alike]
         if len({model for model, _, _ in alike}) > 1:
             steps = names  # different trainings are better told apart by name than by length
-        choices = ([""] * len(alike), steps, names, both, paths)
+        choices = ([""] * len(alike), steps, names, both, paths, whole)
         details = next(choice for choice in choices if len(set(choice)) == len(alike))
         for key, detail in zip(alike, details, strict=True):
-            labels[key] = paper.display(method) + detail
+            labels[key] = shared + detail
     return [labels[key] for key in keys]
 
 
-def _cells(sweeps: list[Sweep]) -> dict[tuple[str, str, int], Row]:
-    """A model's rows by (benchmark, scenario, resolution); equal repeats count once."""
-    cells: dict[tuple[str, str, int], Row] = {}
+def _by_place(rows: Iterable[tuple[tuple, Row, Path]]) -> dict[tuple, Row]:
+    """Rows by their place; equal repeats in another directory of the model count once."""
+    found: dict[tuple, Row] = {}
+    for place, row, path in rows:
+        if found.setdefault(place, row) != row:
+            raise InputError(
+                f"{path}: {row.model} step {row.step} on {row.benchmark}, {row.scenario} at "
+                f"{place[2]} is there twice with different values: keep one of the two"
+            )
+    return found
+
+
+def _model(label: str, sweeps: list[Sweep], benchmarks: tuple[str, ...], mode: str) -> Model:
+    rows = [(row, s.path) for s in sweeps for row in s.rows if row.thresholds == mode]
+    split = [[], []]
+    for row, path in rows:
+        last = row.drawn if row.scenario in PROTOCOLS else row.resolution
+        split[row.scenario in PROTOCOLS].append(((row.benchmark, row.scenario, last), row, path))
+    pairs, matrices = {}, {}
     for sweep in sweeps:
-        for row in sweep.rows:
-            cell = (row.benchmark, row.scenario, row.resolution)
-            if cells.setdefault(cell, row) != row:
-                raise InputError(
-                    f"{sweep.path}: {row.model} step {row.step} on {row.benchmark}, "
-                    f"{row.scenario} at {row.resolution} px is there twice with different values: "
-                    "keep one of the two"
-                )
-    return cells
+        for name in benchmarks:
+            if name in sweep.about["benchmarks"]:
+                pairs.setdefault(name, read_pairs(sweep, name))
+                matrices.setdefault(name, read_matrix(sweep, name, mode))
+    return Model(
+        label,
+        sweeps[0].rows[0].method,
+        sweeps[0].rows[0].step,
+        tuple(sweeps),
+        _by_place(split[0]),
+        _by_place(split[1]),
+        {name: found for name, found in pairs.items() if found is not None},
+        {name: found for name, found in matrices.items() if found is not None},
+    )
 
 
-def read_report(paths: list[Path]) -> Report:
-    """The sweep directories, read and checked.  InputError names the file and the remedy."""
+def read_report(
+    paths: list[Path], dataset: Path | None = None, thresholds: str | None = None
+) -> Report:
+    """The directories, read and checked.  InputError names the file and the remedy."""
     if not paths:
         raise InputError("no sweep directory: give --sweep=DIR, or several as DIR,DIR")
     sweeps = [read_sweep(path) for path in dict.fromkeys(paths)]
     _check_alike(sweeps)
+    mode = _chosen_mode(sweeps, thresholds)
+    rows = [row for sweep in sweeps for row in sweep.rows if row.thresholds == mode]
+    benchmarks = tuple(dict.fromkeys(r.benchmark for r in rows if r.benchmark != AVERAGE))
+    average = next((tuple(row.average_of) for row in rows if row.average_of), ())
     groups: dict[tuple[str, int | None, str], list[Sweep]] = {}
     for sweep in sweeps:
         row = sweep.rows[0]
         groups.setdefault((row.model, row.step, row.method), []).append(sweep)
     keys = sorted(groups, key=lambda key: (paper.order(key[2]), key[1] or 0))
-    models = tuple(
-        Model(label, key[2], key[1], tuple(groups[key]), _cells(groups[key]))
-        for key, label in zip(keys, _labels(keys), strict=True)
-    )
-    benchmarks = tuple(dict.fromkeys(row.benchmark for sweep in sweeps for row in sweep.rows))
-    return Report(models, tuple(sweeps), benchmarks)
+    labels = zip(keys, _labels(keys), strict=True)
+    models = tuple(_model(label, groups[key], benchmarks, mode) for key, label in labels)
+    samples = {}
+    for name in benchmarks:
+        same = [m.pairs[name].same for m in models if name in m.pairs]
+        if any(not np.array_equal(same[0], other) for other in same[1:]):
+            raise InputError(f"pairs of {name!r} differ between sweeps: sweep those models again")
+        found = [read_samples(s, name) for s in sweeps if name in s.about["benchmarks"]]
+        if found := next(filter(None, found), None):
+            samples[name] = found
+    fingerprints = {n: b["fingerprint"] for s in sweeps for n, b in s.about["benchmarks"].items()}
+    analysis = read_analysis(dataset, fingerprints, rows[0].degradation) if dataset else None
+    return Report(models, tuple(sweeps), benchmarks, average, mode, samples, analysis)
 
 
 def chosen(resolutions: list[int], most: int) -> list[int]:

@@ -1,137 +1,42 @@
-"""The report: one HTML file that needs nothing else, no network and no other file."""
+"""The report: one HTML page that needs no network, and a folder of its figures and tables."""
 
-import base64
+import csv
 import importlib.resources
 import io
 import math
 import os
-import re
+from dataclasses import asdict
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from crfr.errors import InputError
-from crfr.report import figures, paper
+from crfr.report import paper
+from crfr.report.absent import absent
+from crfr.report.beside import table_1, table_2
+from crfr.report.drawing import Styles, stem, styles
+from crfr.report.figures import entries_of
+from crfr.report.files import Folder, check_folder, write_folder
 from crfr.report.findings import findings
+from crfr.report.formats import escape, prose
 from crfr.report.glossary import glossary
-from crfr.report.models import Report, chosen, read_report
+from crfr.report.models import Report, read_report
+from crfr.report.pictures import analysis_table, differences, reduction
 from crfr.report.provenance import provenance
-from crfr.report.rows import Sweep
-from crfr.report.tables import (
-    accuracy_table,
-    beside_paper,
-    distance_table,
-    escape,
-    paper_tables,
+from crfr.report.rows import AVERAGE
+from crfr.report.sections import (
+    across,
+    average_section,
+    benchmark_section,
+    legend,
+    paragraphs,
 )
-
-STRIPS = 10  # most resolutions of which sample faces are shown
-STRIP_WIDTH = 1120  # px, ten faces; a wider strip is cut to keep the page small
+from crfr.report.training import training_figures, training_records
 
 
-def _prose(text: str) -> str:
-    """Escaped text in which no line ends between a number and its unit."""
-    return re.sub(r"(?<=\d) (?=(px|%|points)\b|%)", "&nbsp;", escape(text))
-
-
-def _paragraphs(sentences: list[str]) -> str:
-    return "".join(f"<p>{_prose(sentence)}</p>" for sentence in sentences)
-
-
-def _data_uri(path: Path) -> str:
-    """A strip of sample faces as JPEG: a tenth of the PNG, and no difference that the eye sees."""
-    try:
-        with Image.open(path) as image:
-            strip = image.convert("RGB").crop((0, 0, min(image.width, STRIP_WIDTH), image.height))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise InputError(
-            f"{path}: no readable image ({error}): delete it or sweep again"
-        ) from error
-    buffer = io.BytesIO()
-    strip.save(buffer, "JPEG", quality=90, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _samples(sweeps: tuple[Sweep, ...], benchmark: str) -> str:
-    """The same faces at falling resolutions, from the first sweep of the benchmark that has them.
-
-    A directory has samples of one benchmark, the one of its sweep.json.
-    """
-    sweeps = tuple(
-        sweep
-        for sweep in sweeps
-        if sweep.about["benchmark"] == benchmark or {r.benchmark for r in sweep.rows} == {benchmark}
-    )
-    strips = next((sweep.samples for sweep in sweeps if sweep.samples), {})
-    if not strips:
-        return (
-            f'<p class="note">No sample faces of {escape(benchmark)}: '
-            "its sweep directories have no samples/R.png.</p>"
-        )
-    shown = chosen(sorted(strips), STRIPS)[::-1]
-    rows = "".join(
-        f'<div><span>{r} px</span><img src="{_data_uri(strips[r])}" alt="faces at {r} px"></div>'
-        for r in shown
-    )
-    return (
-        f'<figure><div class="strips">{rows}</div><figcaption>Samples of {escape(benchmark)} as '
-        "the models see them, reduced to each resolution and enlarged again.</figcaption></figure>"
-    )
-
-
-def _legend(report: Report, styles: figures.Styles, place: str, scenarios: bool) -> str:
-    """The lines of the models and, where a figure has both, of the scenarios."""
-    lists = [[(*styles[model.label], "-", escape(model.label)) for model in report.models]]
-    if scenarios:
-        cross = (figures.INK, "", "-", "CR, one image of a pair reduced")
-        lists.append([cross, (figures.INK, "", ":", "ER, both reduced")])
-    parts = []
-    for i, entries in enumerate(lists):
-        items = "".join(
-            f"<li>{figures.swatch(colour, marker, line, f'{place} {i} {j}')}{name}</li>"
-            for j, (colour, marker, line, name) in enumerate(entries)
-        )
-        parts.append(f'<ul class="legend">{items}</ul>')
-    return "".join(parts)
-
-
-def _benchmark(report: Report, benchmark: str, styles: figures.Styles, order: int) -> str:
-    """All that was measured on a benchmark."""
-    drawings = "".join(
-        f'<div class="{kind}">{figures.accuracy_figure(report, benchmark, styles, width)}</div>'
-        for kind, width in (("wide", 8.0), ("narrow", 4.0))
-    )
-    others = "".join(
-        table(report, benchmark, scenario)
-        for scenario in ("CR_A", "CR_B")
-        for table in (accuracy_table, distance_table)
-    )
-    lead = "" if order == 0 else _paragraphs(findings(report, benchmark)[1])
-    return (
-        f'<section id="benchmark-{order}"><h2>Accuracy on {escape(benchmark)}</h2>{lead}'
-        f"<figure>{_legend(report, styles, f'benchmark {order}', True)}{drawings}<figcaption>"
-        "Share of photo pairs judged correctly as one person or two. Solid: CR, one image of each "
-        "pair is reduced; the band is one standard deviation over the ten folds to either side. "
-        "Dotted: ER, both images are reduced. The axis of resolutions is logarithmic."
-        f"</figcaption></figure>{_samples(report.sweeps, benchmark)}"
-        + "".join(accuracy_table(report, benchmark, scenario) for scenario in ("CR", "ER"))
-        + '<p class="note">The best of each column is bold; ± is the standard deviation over the '
-        "ten folds.</p>"
-        + "".join(distance_table(report, benchmark, scenario) for scenario in ("CR", "ER"))
-        + (
-            others
-            and "<details><summary>The two halves of CR: the first image reduced (CR_A), the "
-            f"second image reduced (CR_B)</summary>{others}</details>"
-        )
-        + "</section>"
-    )
-
-
-def _training(report: Report, styles: figures.Styles) -> str:
-    drawn = figures.training_figures(list(report.models), styles)
+def _training(report: Report, styles: Styles, folder: Folder) -> str:
+    drawn = training_figures(list(report.models), styles)
     notes = []
     for model in report.models:
-        records = figures.training_records(model)
+        records = training_records(model)
         broken = sum(
             isinstance(r.get("loss"), int | float) and not math.isfinite(r["loss"]) for r in records
         )
@@ -139,94 +44,186 @@ def _training(report: Report, styles: figures.Styles) -> str:
             notes.append(f"{model.label}: no metrics.jsonl, so no curves.")
         elif broken:
             notes.append(f"{model.label}: {broken} log lines without a finite loss (gaps).")
-    panels = "".join(
-        f'<div class="panel"><h3>{escape(name)}</h3>{svg}</div>' for name, svg in drawn
-    )
+    panels = "".join(folder.panel(drawing) for drawing in drawn)
+    trained = [model for model in report.models if training_records(model)]
     figure = (
-        f'<figure>{_legend(report, styles, "training", False)}<div class="panels">{panels}</div>'
-        "<figcaption>Loss is cross-entropy summed over the views of an image, plus the weighted "
-        "cosine distance between its high- and low-resolution views where a method has it (eq. 7), "
-        "so that losses of different methods do not compare. Accuracy at full resolution over "
-        "epochs is the paper’s fig. 15. Long logs are drawn as means.</figcaption></figure>"
+        f'<figure>{legend([entries_of(trained, styles)])}<div class="panels">{panels}'
+        "</div><figcaption>Loss is cross-entropy summed over the views of an image, plus the "
+        "weighted cosine distance between its high- and low-resolution views where a method has it "
+        "(eq. 7), so that losses of different methods do not compare. Accuracy at full resolution "
+        "over epochs is the paper’s fig. 15. Long logs are drawn as means.</figcaption></figure>"
     )
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
     return f'<section id="training"><h2>Training</h2>{figure if drawn else ""}{notes}</section>'
 
 
-def _paper(report: Report) -> str:
-    tables = paper_tables(report)
+def _paper(report: Report, folder: Folder) -> str:
+    tables = "".join(folder.table(table) for table in (table_2(report), table_1(report)))
     note = (
         f"Numbers as printed by {paper.AUTHORS}, {paper.TITLE} ({paper.YEAR}). Its models are "
         f"ResNet-50 trained on MS1M, {paper.TRAINING_IMAGES} images of 87 k people, for 16 epochs: "
         "they say where the methods can get, and do not compare with models trained on less."
     )
-    none = '<p class="note">None of these methods is in its tables.</p>'
+    none = '<p class="note">Its tables are of LFW, which was not measured here.</p>'
     return (
-        f'<section id="paper"><h2>The paper’s own numbers</h2><div class="paper">'
-        f"<p>{_prose(note)}</p>{tables or none}</div>"
-        f"{beside_paper(report) if tables else ''}</section>"
+        '<section id="paper"><h2>What the paper says</h2><div class="paper">'
+        f"<p>{prose(note)}</p>{tables or none}</div></section>"
+    )
+
+
+def _dataset(report: Report, folder: Folder) -> str:
+    analysis = report.analysis
+    if analysis is None:
+        return ""
+    return (
+        '<section id="dataset"><h2>What reducing does to the images</h2>'
+        f"{reduction(analysis)}{differences(analysis)}{folder.table(analysis_table(analysis))}"
+        "</section>"
     )
 
 
 def _facts(report: Report) -> str:
     """One line on how the numbers were measured."""
-    row = report.sweeps[0].rows[0]
-    pairs = {row.benchmark: row.pairs for sweep in report.sweeps for row in sweep.rows}
+    rows = [row for sweep in report.sweeps for row in sweep.rows]
+    pairs = {row.benchmark: row.pairs for row in rows if row.benchmark != AVERAGE}
     facts = [f"{name}: {count:,} pairs" for name, count in pairs.items()]
-    facts += [f"{row.degradation} degradation", f"{row.precision} precision"]
-    facts += [f"{row.thresholds} thresholds", "with flip" if row.flip else "no flip"]
+    facts += [f"{rows[0].degradation} degradation", f"{report.thresholds} thresholds"]
+    facts += ["with flip" if rows[0].flip else "no flip"]
+    # these two may differ between models: a foreign one has precision and input of its own
+    for name in ("precision", "pixels"):
+        values: dict[str, list[str]] = {}
+        for model in report.models:
+            values.setdefault(str(getattr(model.sweeps[0].rows[0], name)), []).append(model.label)
+        if len(values) == 1:
+            facts.append(f"{name} {next(iter(values))}")
+        else:
+            each = "; ".join(f"{value} ({', '.join(who)})" for value, who in values.items())
+            facts.append(f"{name} differs: {each}")
     return " · ".join(facts)
 
 
-def page(report: Report) -> str:
-    """The whole page as HTML, a pure function of the sweep directories."""
-    first = report.benchmarks[0]
-    styles = figures.styles(report.models)
+def _absent(report: Report) -> str:
+    """What the paper has and this page has not, and how to get it; empty with nothing missing."""
+    items = "".join(
+        f"<li>{escape(what)} <code>{escape(command)}</code></li>"
+        for what, command in absent(report)
+    )
+    if not items:
+        return ""
+    return f'<section id="absent"><h2>Not shown</h2><ul class="absent">{items}</ul></section>'
+
+
+def _rows_csv(report: Report) -> str:
+    """Every row of the report, one line each."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names: list[str] = []
+    for model in report.models:
+        for row in [*model.cells.values(), *model.drawn.values()]:
+            values = asdict(row)
+            tar = values.pop("tar")
+            values["average_of"] = " ".join(row.average_of or [])
+            values = {"label": model.label} | values | {f"tar_{far}": v for far, v in tar.items()}
+            if not names:
+                names = list(values)
+                writer.writerow(names)
+            writer.writerow([values[name] for name in names])
+    return buffer.getvalue()
+
+
+def _add_numbers(report: Report, folder: Folder) -> None:
+    """All rows, and every figure of every matrix with its resolutions."""
+    folder.files["rows.csv"] = _rows_csv(report).encode()
+    for model in report.models:
+        for benchmark, matrix in model.matrices.items():
+            for name, values in matrix.figures.items():
+                heads = ",".join(["first px \\ second px", *map(str, matrix.resolutions)])
+                lines = [
+                    ",".join([str(r), *(repr(float(v)) for v in line)])
+                    for r, line in zip(matrix.resolutions, values, strict=True)
+                ]
+                folder.add_matrix(
+                    stem(benchmark, model.label, name), "\n".join([heads, *lines, ""])
+                )
+
+
+def page(report: Report, folder: Folder) -> str:
+    """The whole page as HTML, and into `folder` its files: functions of the directories alone."""
+    looks = styles(report.models)
+    first = report.places[0]
     headline, sentences = findings(report, first)
     css = importlib.resources.files("crfr.report").joinpath("page.css").read_text("utf-8")
     names = {sweep.path: model.label for model in report.models for sweep in model.sweeps}
-    links = [(f"benchmark-{i}", f"Accuracy on {name}") for i, name in enumerate(report.benchmarks)]
-    links += [("training", "Training"), ("paper", "The paper’s numbers")]
-    links += [("run", "What was run"), ("glossary", "What the words mean")]
-    nav = "".join(f'<a href="#{target}">{escape(name)}</a>' for target, name in links)
+    sections, links = [], []
+    for order, place in enumerate(report.places):
+        if place == AVERAGE:
+            sections.append(average_section(report, looks, folder))
+            links.append((f"place-{order}", "Average"))
+        else:
+            sections.append(benchmark_section(report, place, looks, folder, order))
+            links.append((f"place-{order}", place))
+    if not report.average and (side := across(report, folder)):
+        sections.append(f'<section id="across"><h2>All benchmarks</h2>{side}</section>')
+    parts = [
+        ("dataset", "The images", _dataset(report, folder)),
+        ("paper", "The paper", _paper(report, folder)),
+        ("training", "Training", _training(report, looks, folder)),
+    ]
+    _add_numbers(report, folder)
     cards = "".join(provenance(sweep, names[sweep.path]) for sweep in report.sweeps)
     terms = "".join(
-        f"<dt>{escape(term)}</dt><dd>{escape(words)}</dd>"
-        for term, words in glossary(report.sweeps[0].rows[0])
+        f"<dt>{escape(term)}</dt><dd>{escape(words)}</dd>" for term, words in glossary(report)
     )
+    parts += [
+        ("run", "What was run", '<section id="run"><h2>What was run</h2>'
+            f'<div class="cards">{cards}</div></section>'),
+        ("glossary", "What the words mean", '<section id="glossary" class="glossary">'
+            "<h2>What the words mean</h2><p>Sections, equations and figures are the paper’s.</p>"
+            f"<dl>{terms}</dl></section>"),
+        ("absent", "Not shown", _absent(report)),
+    ]  # fmt: skip
+    links += [(target, words) for target, words, content in parts if content]
+    nav = "".join(f'<a href="#{target}">{escape(words)}</a>' for target, words in links)
+    where = "average of " + ", ".join(report.average) if first == AVERAGE else first
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(headline)}</title><style>{css}</style></head><body>",
-            f'<header><p class="kicker">Cross-resolution face recognition · {escape(first)}</p>',
-            f'<h1>{_prose(headline)}</h1><div class="lead">{_paragraphs(sentences)}</div>',
+            f'<header><p class="kicker">Cross-resolution face recognition · {escape(where)}</p>',
+            f'<h1>{prose(headline)}</h1><div class="lead">{paragraphs(sentences)}</div>',
             f'<p class="facts">{escape(_facts(report))}</p><nav>{nav}</nav></header><main>',
-            *(_benchmark(report, b, styles, i) for i, b in enumerate(report.benchmarks)),
-            _training(report, styles),
-            _paper(report),
-            f'<section id="run"><h2>What was run</h2><div class="cards">{cards}</div></section>',
-            '<section id="glossary" class="glossary"><h2>What the words mean</h2>',
-            f"<p>Sections, equations and figures are the paper’s.</p><dl>{terms}</dl></section>",
-            '</main><footer class="note">Made by <code>crfr report</code>.</footer></body></html>',
+            *sections,
+            *(content for _, _, content in parts),
+            '</main><footer class="note">Made by <code>crfr report</code>. All figures as SVG and '
+            "PNG, all tables as CSV and Markdown, and every row in one CSV file are in "
+            f"<code>{escape(folder.name)}</code>.</footer></body></html>",
             "",
         ]
     )
 
 
-def write_report(sweeps: list[Path], out: Path) -> None:
-    """Writes the report of the sweep directories to `out`, an HTML file.
+def write_report(
+    sweeps: list[Path], out: Path, *, dataset: Path | None = None, thresholds: str | None = None
+) -> None:
+    """Writes the report of the sweep directories to `out`, an HTML file, and to `<stem>_files/`.
 
-    Either the whole page is there afterwards or what was there before.  Raises InputError for sweep
-    directories that are damaged or do not belong together, naming the file and the remedy.
+    `dataset` is a directory of `crfr dataset`, `thresholds` the mode whose rows are shown (without
+    it "exact", or the only one).  Page and folder are each whole afterwards or as they were.
+    Raises InputError for directories that are damaged or do not belong together, naming the file
+    and the remedy.
     """
-    text = page(read_report(sweeps))
     if out.is_dir():
         raise InputError(f"{out} is a directory: give --out a file, such as {out / 'report.html'}")
+    files = out.with_name(f"{out.stem}_files")
+    check_folder(files)
+    folder = Folder(files.name)
+    text = page(read_report(sweeps, dataset, thresholds), folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     half = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         half.write_text(text, encoding="utf-8")
+        write_folder(files, folder.files)
         os.replace(half, out)
     finally:
         half.unlink(missing_ok=True)

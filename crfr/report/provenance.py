@@ -3,8 +3,10 @@
 import json
 from collections.abc import Iterable
 
+from crfr.report.formats import count, escape
+from crfr.report.models import FOREIGN
 from crfr.report.rows import Sweep
-from crfr.report.tables import MISSING, count, escape
+from crfr.report.tables import MISSING
 
 
 def duration(seconds: object) -> str:
@@ -80,12 +82,22 @@ def provenance(sweep: Sweep, label: str) -> str:
     """A card: the training that led to the model, the sweep, the whole config behind a fold."""
     about, training, starts = sweep.about, sweep.about["training"], sweep.starts
     calls = about["calls"]
-    model = f"<code>{escape(about['model'])}</code>, step {count(about['step'])}"
+    model = f"<code>{escape(about['model'])}</code>"
+    model += f", step {count(about['step'])}" if about["step"] is not None else ""
     pairs = [("Model", model), ("Method", _plain(about["method"]))]
-    pairs += _training(training, starts) if training else [("Training", "none on record")]
-    measured = f"{count(about['pairs'])} pairs of {count(about['images'])} images"
+    if training:
+        pairs += _training(training, starts)
+    else:
+        unknown = about["method"] in FOREIGN
+        pairs += [("Training", "not by crfr" if unknown else "none on record")]
+    measured = [
+        f"{escape(name)}, {count(benchmark.get('pairs'))} pairs of "
+        f"{count(benchmark.get('images'))} images"
+        for name, benchmark in about["benchmarks"].items()
+    ]
     pairs += [
-        ("Measured on", f"{_plain(about['benchmark'])}, {measured}"),
+        ("Measured on", "<br>".join(measured)),
+        ("Given as", f"{_plain(about['pixels'])} pixels, {_plain(about['precision'])} precision"),
         ("Sweep took", duration(_total(call["seconds"] for call in calls))),
         *(("Sweep command", _code(call["command"])) for call in calls),
         ("Directory", _code(str(sweep.path))),

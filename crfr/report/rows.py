@@ -1,7 +1,7 @@
 """Reading and checking sweep directories (docs/architecture.md, "A sweep directory").
 
 What is wrong stops the report with an InputError of one line; nothing is dropped or guessed.
-Missing samples and metrics are not wrong: the page leaves those parts out and says so.
+Missing side files and metrics are not wrong: the page leaves those parts out and says so.
 """
 
 import json
@@ -9,60 +9,91 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args, get_origin
 
 from crfr.errors import InputError, unknown
 
-SCHEMA = 1
-SCENARIOS = ("CR", "CR_A", "CR_B", "ER")
-ABOUT = (
-    *("model", "step", "method", "benchmark", "model_fingerprint", "benchmark_fingerprint"),
-    *("calls", "images", "pairs", "training"),
-)
+SCHEMA = 2
+AVERAGE = "average"  # the benchmark whose rows are means over benchmarks
+PAIRED = ("CR", "CR_A", "CR_B", "ER")  # scenarios at a resolution
+PROTOCOLS = ("low_res", "mid_res", "high_res", "all_res")  # scenarios of drawn resolutions
+SCENARIOS = PAIRED + PROTOCOLS
+FARS = ("0.1", "0.01", "0.001", "0.0001")
+KEY = ("benchmark", "thresholds", "scenario", "resolution", "drawn")  # unique in a directory
+KINDS = {
+    **dict.fromkeys(("model", "method", "degradation", "pixels", "precision"), str),
+    **dict.fromkeys(("model_fingerprint",), str),
+    **{"step": int | None, "flip": bool, "benchmarks": dict, "calls": list},
+    "training": dict | None,
+}
 CALL = {"command", "commit", "versions", "devices", "seconds"}
 AGAIN = "sweep that model again with `crfr sweep`"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of rows.jsonl; accuracies are fractions, the rest of the floats cosine distances."""
+    """One line of rows.jsonl.
+
+    Accuracies, TAR, EER and AUC are fractions, thresholds and distances cosine distances,
+    resolutions px.  Figures that a mean over benchmarks need not have may be None in its rows.
+    """
 
     model: str
     step: int | None
     method: str
     benchmark: str
+    average_of: list[str] | None
     degradation: str
+    pixels: str
     precision: str
-    thresholds: str
     flip: bool
+    thresholds: str
     scenario: str
-    resolution: int
+    resolution: int | None
+    drawn: str | None
+    draws: int
+    draws_std: float
     accuracy: float
     accuracy_std: float
-    threshold: float
-    positive_distance: float
-    negative_distance: float
+    accuracy_low: float | None
+    accuracy_high: float | None
+    threshold: float | None
+    positive_distance: float | None
+    negative_distance: float | None
+    tar: dict[str, float | None]
+    tar_reason: str | None
+    eer: float | None
+    auc: float | None
     pairs: int
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep directory; `about` is sweep.json, `samples` maps R to samples/R.png, falling in R.
-
-    `metrics` and `samples` are empty where there are none.
-    """
+    """A sweep directory; `about` is sweep.json, `metrics` is empty where there are none."""
 
     path: Path
     rows: tuple[Row, ...]
-    about: dict
+    about: dict[str, Any]
     metrics: tuple[dict, ...]
-    samples: dict[int, Path]
 
     @property
     def starts(self) -> list[dict]:
         """The objects of the training's run.json, one a start; empty where none is on record."""
         run = (self.about["training"] or {}).get("run")
         return [start for start in run if isinstance(start, dict)] if isinstance(run, list) else []
+
+
+def is_kind(value: object, kind: Any) -> bool:
+    """Whether a JSON value is of a type as annotations write it; a bool is no int to us."""
+    if origin := get_origin(kind):
+        if origin is list:
+            return type(value) is list and all(is_kind(v, get_args(kind)[0]) for v in value)
+        if origin is dict:
+            return type(value) is dict and all(
+                is_kind(v, get_args(kind)[1]) for v in value.values()
+            )
+        return any(is_kind(value, part) for part in get_args(kind))  # a union
+    return type(value) is kind
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict]]:
@@ -83,39 +114,89 @@ def _records(path: Path) -> Iterator[tuple[str, dict]]:
             yield where, record
 
 
-def _check_schema(record: dict, where: str, keys: tuple[str, ...]) -> None:
-    if record.get("schema") != SCHEMA:
+def read_object(path: Path, schema: int, kinds: dict[str, Any], again: str) -> dict[str, Any]:
+    """A JSON object from a file, with its schema and the kinds of its values checked."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}): {again}") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path}: not a JSON object: {again}")
+    check_record(record, str(path), schema, kinds, again)
+    return record
+
+
+def check_record(
+    record: dict, where: str, schema: int, kinds: dict[str, Any], again: str = AGAIN
+) -> None:
+    if record.get("schema") != schema:
         raise InputError(
-            f"{where}: schema {record.get('schema')!r}, but this crfr reads {SCHEMA}: {AGAIN}"
+            f"{where}: schema {record.get('schema')!r}, but this crfr reads {schema}: {again}"
         )
-    if missing := [key for key in keys if key not in record]:
-        raise InputError(f"{where}: no {', '.join(missing)}: {AGAIN}")
+    if missing := [key for key in kinds if key not in record]:
+        raise InputError(f"{where}: no {', '.join(missing)}: {again}")
+    for name, kind in kinds.items():
+        value = record[name]
+        if not is_kind(value, kind):
+            raise InputError(
+                f"{where}: {name} is {value!r}, not {getattr(kind, '__name__', kind)}: {again}"
+            )
+        for number in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise InputError(f"{where}: {name} is {value}, not a finite number: {again}")
 
 
 def _row(record: dict, where: str) -> Row:
-    _check_schema(record, where, tuple(field.name for field in fields(Row)))
-    values = {}
-    for field in fields(Row):
-        value = record[field.name]
-        if field.type is float and type(value) is int:
-            value = float(value)  # JSON writers may write 1.0 as 1
-        # exact types: a bool is an int to Python, not to us
-        if type(value) not in (get_args(field.type) or (field.type,)):
-            kind = getattr(field.type, "__name__", field.type)
-            raise InputError(f"{where}: {field.name} is {value!r}, not {kind}: {AGAIN}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{where}: {field.name} is {value}, not a finite number: {AGAIN}")
-        values[field.name] = value
-    row = Row(**values)
+    kinds = {field.name: field.type for field in fields(Row)}
+    for name, kind in kinds.items():
+        if float in (kind, *get_args(kind)) and type(record.get(name)) is int:
+            record[name] = float(record[name])  # JSON writers may write 1.0 as 1
+    if isinstance(record.get("tar"), dict):
+        record["tar"] = {f: float(v) if type(v) is int else v for f, v in record["tar"].items()}
+    check_record(record, where, SCHEMA, kinds)
+    row = Row(**{name: record[name] for name in kinds})
     if row.scenario not in SCENARIOS:
         raise InputError(f"{where}: {unknown('scenario', row.scenario, SCENARIOS)}")
-    if not (0 <= row.accuracy <= 1 and 0 <= row.accuracy_std <= 1):
+    fractions = (row.accuracy, row.accuracy_std, row.accuracy_low, row.accuracy_high, row.eer)
+    for value in (*fractions, row.auc, row.draws_std, *row.tar.values()):
+        if value is not None and not 0 <= value <= 1:
+            raise InputError(
+                f"{where}: {value} among accuracy, TAR, EER, AUC, no fraction: {AGAIN}"
+            )
+    if (row.average_of is not None) != (row.benchmark == AVERAGE):
         raise InputError(
-            f"{where}: accuracy {row.accuracy} with std {row.accuracy_std}, not fractions: {AGAIN}"
+            f"{where}: benchmark {row.benchmark!r} with average_of {row.average_of}: {AGAIN}"
         )
-    if row.resolution < 1 or row.pairs < 1:
-        raise InputError(f"{where}: resolution {row.resolution}, {row.pairs} pairs: {AGAIN}")
+    optional = ("accuracy_low", "accuracy_high", "threshold", "eer", "auc")
+    for name in (*optional, "positive_distance", "negative_distance"):
+        if row.benchmark != AVERAGE and getattr(row, name) is None:
+            raise InputError(f"{where}: {name} is None: {AGAIN}")
+    if (row.resolution is None) != (row.scenario in PROTOCOLS):
+        raise InputError(f"{where}: {row.scenario} with resolution {row.resolution}: {AGAIN}")
+    if (row.drawn is None) != (row.scenario in PAIRED):
+        raise InputError(f"{where}: {row.scenario} with drawn {row.drawn!r}: {AGAIN}")
+    if not 1 <= (row.resolution or 1) <= 112 or row.pairs < 1 or row.draws < 1:
+        numbers = f"resolution {row.resolution}, {row.pairs} pairs, {row.draws} draws"
+        raise InputError(f"{where}: {numbers}: {AGAIN}")
+    if set(row.tar) != set(FARS):
+        raise InputError(f"{where}: tar at {sorted(row.tar)}, not at {sorted(FARS)}: {AGAIN}")
     return row
+
+
+def _rows(path: Path) -> tuple[Row, ...]:
+    rows: dict[tuple, tuple[Row, str]] = {}
+    for where, record in _records(path):
+        row = _row(record, where)
+        key = tuple(getattr(row, name) for name in KEY)
+        if key in rows:
+            raise InputError(
+                f"{where}: the same {', '.join(KEY)} as in line {rows[key][1].split()[-1]}: "
+                "delete one of the two"
+            )
+        rows[key] = row, where
+    if not rows:
+        raise InputError(f"{path} is empty: {AGAIN}")
+    return tuple(row for row, _ in rows.values())
 
 
 def _metrics(path: Path) -> tuple[dict, ...]:
@@ -141,31 +222,20 @@ def read_sweep(path: Path) -> Sweep:
             raise InputError(
                 f"{path / name} is missing ({state}): give --sweep what `crfr sweep` wrote"
             )
-    rows = tuple(_row(record, where) for where, record in _records(path / "rows.jsonl"))
-    if not rows:
-        raise InputError(f"{path / 'rows.jsonl'} is empty: {AGAIN}")
-    try:
-        about = json.loads((path / "sweep.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path / 'sweep.json'}: not JSON ({error}): {AGAIN}") from error
-    if not isinstance(about, dict):
-        raise InputError(f"{path / 'sweep.json'}: not a JSON object: {AGAIN}")
-    _check_schema(about, str(path / "sweep.json"), ABOUT)
-    kinds = {"training": dict | None, "calls": list}
-    kinds |= dict.fromkeys(("model_fingerprint", "benchmark_fingerprint"), str)
-    for name, kind in kinds.items():
-        if not isinstance(about[name], kind):
-            raise InputError(f"{path / 'sweep.json'}: {name} is {about[name]!r}: {AGAIN}")
+    rows = _rows(path / "rows.jsonl")
+    about = read_object(path / "sweep.json", SCHEMA, KINDS, AGAIN)
     for call in about["calls"] or [None]:
         if not isinstance(call, dict) or not call.keys() >= CALL:
             raise InputError(f"{path / 'sweep.json'}: calls hold {call!r}: {AGAIN}")
-    names = {str((row.model, row.step, row.method)) for row in rows}
-    names.add(str((about["model"], about["step"], about["method"])))
-    if len(names) > 1:
-        listed = ", ".join(sorted(names))
-        raise InputError(
-            f"{path}: more than one (model, step, method): {listed}: one directory a model"
-        )
-    samples = {int(f.stem): f for f in path.glob("samples/*.png") if f.stem.isdecimal()}
-    samples = dict(sorted(samples.items(), reverse=True))
-    return Sweep(path, rows, about, _metrics(path / "metrics.jsonl"), samples)
+    shared = ("model", "step", "method", "degradation", "pixels", "precision", "flip")
+    for name in shared:
+        values = {repr(getattr(row, name)) for row in rows} | {repr(about[name])}
+        if len(values) > 1:
+            listed = ", ".join(sorted(values))
+            raise InputError(f"{path}: more than one {name}: {listed}: one directory for each")
+    for row in rows:
+        for name in row.average_of or [row.benchmark]:
+            known = about["benchmarks"].get(name)
+            if not isinstance(known, dict) or not isinstance(known.get("fingerprint"), str):
+                raise InputError(f"{path / 'sweep.json'}: no fingerprint of {name!r}: {AGAIN}")
+    return Sweep(path, rows, about, _metrics(path / "metrics.jsonl"))

@@ -1,147 +1,158 @@
-"""Tables: HTML for the page, plain text for a terminal.
+"""Tables as data: plain text cells, which HTML, CSV and Markdown are made of (docs: `formats`)."""
 
-An HTML table has one model a row and one resolution a column; text from files is escaped here.
-"""
-
-import html
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from crfr.report import paper
-from crfr.report.models import Report, chosen, read_report
-from crfr.report.rows import Row
+from crfr.report.drawing import stem
+from crfr.report.models import Model, Report, chosen, read_report
+from crfr.report.rows import AVERAGE, FARS, PROTOCOLS, Row
+from crfr.report.sides import selected
 
 MISSING = "–"  # not measured
+COLUMNS = 9  # most resolutions of a table on the page; its CSV and Markdown have all
 TERMINAL = 10  # most columns of the summary: it has to fit 80 characters
+Cell = tuple[str, ...]  # text; perhaps small print; perhaps "best"
 
 
-def escape(text: object) -> str:
-    return html.escape(str(text))
+@dataclass(frozen=True)
+class Table:
+    """A table; `small` says what the small print of its cells is.
+
+    `page` has the columns that the page shows, by their place; None is all of them.
+    """
+
+    stem: str
+    title: str
+    note: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    small: str = ""
+    page: tuple[int, ...] | None = None
 
 
-def count(value: object) -> str:
-    """A number with its thousands apart; anything else that a file has there as it is."""
-    if value is None:
-        return MISSING
-    return f"{value:,}" if type(value) is int else escape(value)
+def percent(fraction: float | None) -> str:
+    return MISSING if fraction is None else f"{100 * fraction:.2f}"
 
 
-def percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f}"
+def distance(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.3f}"
 
 
-def html_table(caption: str, head: Iterable[str], body: Iterable[tuple[str, list[str]]]) -> str:
-    """A table of HTML: column heads, rows of (row head, cells); it scrolls where it is wide."""
-    columns = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    rows = "".join(
-        f'<tr><th scope="row"><span>{name}</span></th>'
-        + "".join(f"<td>{cell}</td>" for cell in cells)
-        + "</tr>\n"
-        for name, cells in body
-    )
-    return (
-        f'<div class="scroll" tabindex="0"><table><caption><span>{caption}</span></caption>\n'
-        f"<thead><tr>{columns}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
-    )
+def interval(low: float | None, high: float | None) -> str:
+    """An interval of fractions, in %."""
+    return "" if low is None or high is None else f"{percent(low)} to {percent(high)}"
 
 
 def _grid(
-    report: Report, benchmark: str, scenario: str, caption: str, cell: Callable[[Row], str]
-) -> str:
-    """Models x resolutions of one scenario; empty where no model has rows."""
-    models = report.measured(benchmark, scenario)
-    resolutions = sorted({r for model in models for r in model.curve(benchmark, scenario)})
+    report: Report,
+    place: str,
+    scenario: str,
+    words: tuple[str, str, str, str],
+    cell: Callable[[Row], Cell],
+) -> Table | None:
+    """Models x resolutions of one scenario; None where no model has rows.
+
+    `words` are the table's file, title, note and the name of its small print.
+    """
+    models = report.measured(place, scenario)
+    if not models:
+        return None
+    resolutions = sorted({r for model in models for r in model.curve(place, scenario)})
     body = []
     for model in models:
-        rows = model.curve(benchmark, scenario)
-        cells = [cell(rows[r]) if r in rows else MISSING for r in resolutions]
-        body.append((escape(model.label), cells))
-    heads = ["model", *(f"{r}&nbsp;px" for r in resolutions)]
-    return html_table(caption, heads, body) if models else ""
+        rows = model.curve(place, scenario)
+        body.append(((model.label,), *(cell(rows[r]) if r in rows else (MISSING,) for r in resolutions)))  # fmt: skip  # noqa: E501
+    shown = chosen(resolutions, COLUMNS)
+    page = (0, *(1 + resolutions.index(r) for r in shown))
+    heads = ("model", *(f"{r} px" for r in resolutions))
+    file, title, note, small = words
+    name = stem(file, scenario, place)
+    return Table(name, title, note, heads, tuple(body), small, page)
 
 
-def accuracy_table(report: Report, benchmark: str, scenario: str) -> str:
-    """Accuracy in % and its standard deviation over the folds; the best of several is bold."""
-    rivals = len(report.measured(benchmark, scenario)) > 1
-    best: dict[int, str] = {}
+def accuracy_table(report: Report, place: str, scenario: str) -> Table | None:
+    """Accuracy in % and its 95 % interval; the best of several is marked."""
+    rivals = len(report.measured(place, scenario)) > 1
+    best: dict[int, float] = {}
     for model in report.models:
-        for r, row in model.curve(benchmark, scenario).items():
-            best[r] = max(
-                best.get(r, ""), percent(row.accuracy), key=lambda text: float(text or -1)
-            )
+        for r, row in model.curve(place, scenario).items():
+            # equal as printed is equal to the reader
+            best[r] = max(best.get(r, 0.0), float(percent(row.accuracy)))
 
-    def cell(row: Row) -> str:
-        # equal as printed is equal to the reader
-        text = percent(row.accuracy)
-        text = f"<b>{text}</b>" if rivals and text == best[row.resolution] else text
-        return f"{text}<small>± {percent(row.accuracy_std)}</small>"
+    def cell(row: Row) -> Cell:
+        text, small = percent(row.accuracy), interval(row.accuracy_low, row.accuracy_high)
+        first = rivals and float(text) == best[row.resolution or 0]
+        return (text, small, "best") if first else (text, small)
 
-    caption = f"<b>{scenario} accuracy</b> on {escape(benchmark)}, %"
-    return _grid(report, benchmark, scenario, caption, cell)
+    title = f"{scenario} accuracy on {place}, %"
+    return _grid(report, place, scenario, ("accuracy", title, "", "95 % interval"), cell)
 
 
-def distance_table(report: Report, benchmark: str, scenario: str) -> str:
+def distance_table(report: Report, benchmark: str, scenario: str) -> Table | None:
     """Threshold, and the mean distances of pairs of one person and of two people."""
 
-    def cell(row: Row) -> str:
-        means = f"{row.positive_distance:.3f} | {row.negative_distance:.3f}"
-        return f"{row.threshold:.3f}<small>{means}</small>"
+    def cell(row: Row) -> Cell:
+        means = f"{distance(row.positive_distance)} | {distance(row.negative_distance)}"
+        return distance(row.threshold), means
 
-    caption = (
-        f"<b>{scenario} thresholds</b> on {escape(benchmark)}, cosine distances; below each, "
-        "the mean distance of pairs of one person | of two people"
+    title = f"{scenario} thresholds on {benchmark}"
+    note = "cosine distances; below each, the mean distance of pairs of one person | of two people"
+    return _grid(report, benchmark, scenario, ("thresholds", title, note, "means"), cell)
+
+
+def merit_table(report: Report, benchmark: str, scenario: str) -> Table | None:
+    """TAR at fixed FAR, EER and AUC at a few resolutions, with the reason of what is missing."""
+    body, reasons = [], []
+    for model in report.measured(benchmark, scenario):
+        rows = model.curve(benchmark, scenario)
+        for r in selected(list(rows))[::-1]:
+            row = rows[r]
+            tar = [(percent(row.tar[far]),) for far in FARS]
+            auc = MISSING if row.auc is None else f"{row.auc:.4f}"
+            body.append(((model.label,), (f"{r} px",), *tar, (percent(row.eer),), (auc,)))
+            reasons += [row.tar_reason] if row.tar_reason else []
+    if not body:
+        return None
+    rates = [f"TAR at FAR {100 * float(far):g} %" for far in FARS]
+    note = "TAR and EER in %"
+    if reasons:
+        note += f". {MISSING}: {'; '.join(dict.fromkeys(reasons))}"
+    title = f"{scenario} error rates on {benchmark}"
+    name = stem("error-rates", scenario, benchmark)
+    return Table(name, title, note, ("model", "resolution", *rates, "EER", "AUC"), tuple(body))
+
+
+def protocol_table(report: Report, place: str) -> Table | None:
+    """Accuracy on the four protocols of drawn resolutions, with the spread over draws."""
+    protocols = {p: None for m in report.models for (b, p, _) in m.drawn if b == place}
+    shown = [p for p in PROTOCOLS if p in protocols]
+    body = []
+    for model in report.models:
+        for how in ("published", "seeded"):
+            rows = [model.drawn.get((place, p, how)) for p in shown]
+            if not any(rows):
+                continue
+            draws = max(row.draws for row in rows if row)
+            cells: list[Cell] = []
+            for row in rows:
+                if row is None:
+                    cells.append((MISSING,))
+                    continue
+                spread = f"; ± {percent(row.draws_std)} over draws" if row.draws > 1 else ""
+                small = interval(row.accuracy_low, row.accuracy_high) + spread
+                cells.append((percent(row.accuracy), small.removeprefix("; ")))
+            words = "published" if how == "published" else f"seeded, {draws} draws"
+            body.append(((model.label,), (words,), *cells))
+    if not body:
+        return None
+    title = f"Protocols on {place}, CR accuracy, %"
+    heads = ("model", "resolutions drawn", *shown)
+    note = (
+        "The second image of each pair is reduced to a resolution drawn for it alone "
+        "(section 6.3); ± is the standard deviation over draws"
     )
-    return _grid(report, benchmark, scenario, caption, cell)
-
-
-def paper_tables(report: Report) -> str:
-    """What the paper printed for the methods of this report; empty where it has none of them."""
-    methods = list(dict.fromkeys(model.method for model in report.models))
-    body = []
-    for method in methods:
-        if method in paper.TABLE_2:
-            row = paper.TABLE_2[method]
-            cells = [MISSING if row[p] is None else f"{row[p]:.2f}" for p in paper.PROTOCOLS]
-            cells += [f"{row['hours']:g} h"]
-            body.append((f"{paper.display(method)} <small>paper</small>", cells))
-    columns = [
-        name + (f"<small>{of}</small>" if of else "") for name, of in paper.PROTOCOLS.items()
-    ]
-    heads = ["method", *columns, "one epoch"]
-    tables = []
-    if body:
-        caption = (
-            f"<b>The paper’s table 2</b>: CR accuracy on LFW, %, models trained on "
-            f"{paper.TRAINING_IMAGES} images"
-        )
-        tables.append(html_table(caption, heads, body))
-    theirs = [
-        (f"{paper.display(name)} <small>paper</small>", [f"{r} px", f"{accuracy:.2f}"])
-        for r, name, accuracy in paper.TABLE_1
-        if name in methods
-    ]
-    if theirs:
-        caption = "<b>The paper’s table 1</b>: accuracy on LFW at the resolution of training, %"
-        tables.append(html_table(caption, ["method", "resolution", "accuracy"], theirs))
-    return "\n".join(tables)
-
-
-def beside_paper(report: Report) -> str:
-    """This report's CR accuracy on LFW at the resolutions of table 2, with what it was trained on.
-
-    Empty where the report has no LFW, or neither resolution.
-    """
-    columns = [r for r in (112, 5) if r in report.resolutions(paper.BENCHMARK)]
-    body = []
-    for model in report.measured(paper.BENCHMARK):
-        rows = model.curve(paper.BENCHMARK, "CR")
-        cells = [percent(rows[r].accuracy) if r in rows else MISSING for r in columns]
-        starts = model.sweeps[0].starts
-        cells.append(count(starts[-1].get("images")) if starts else MISSING)
-        body.append((escape(model.label), cells))
-    caption = f"<b>This report</b>: CR accuracy on {paper.BENCHMARK}, %, at the same resolutions"
-    heads = ["model", *(f"{r} px" for r in columns), "training images"]
-    return html_table(caption, heads, body) if body and columns else ""
+    return Table(stem("protocols", place), title, note, heads, tuple(body), "95 % interval")
 
 
 def summary_table(sweeps: list[Path]) -> str:
@@ -151,17 +162,19 @@ def summary_table(sweeps: list[Path]) -> str:
     """
     report = read_report(sweeps)
     parts = []
-    for benchmark in report.benchmarks:
-        models = report.measured(benchmark)
-        everywhere = report.resolutions(benchmark)
+    for place in (*report.benchmarks, *((AVERAGE,) if report.average else ())):
+        models: list[Model] = report.measured(place)
+        everywhere = report.resolutions(place)
         resolutions = chosen(everywhere, TERMINAL)
-        title = f"CR accuracy in % on {benchmark}"
+        title = f"CR accuracy in % on {place}"
+        if place == AVERAGE:
+            title = f"CR accuracy in %, average of {', '.join(report.average)}"
         if len(resolutions) < len(everywhere):
             title += f" ({len(resolutions)} of {len(everywhere)} resolutions)"
         width = max([len(model.label) for model in models] + [len("model")])
         lines = [title, "model".ljust(width) + "".join(f"{f'{r} px':>7}" for r in resolutions)]
         for model in models:
-            rows = model.curve(benchmark, "CR")
+            rows = model.curve(place, "CR")
             cells = [percent(rows[r].accuracy) if r in rows else MISSING for r in resolutions]
             lines.append(model.label.ljust(width) + "".join(f"{cell:>7}" for cell in cells))
         parts.append("\n".join(lines))

@@ -1,0 +1,110 @@
+"""The paper's tables 1 and 2 with our numbers beside them and the difference in points."""
+
+from crfr.report import paper
+from crfr.report.models import FOREIGN, Model, Report
+from crfr.report.rows import Row
+from crfr.report.tables import MISSING, Cell, Table, percent
+from crfr.report.training import epoch_seconds
+
+SINGLE = {"112 px": 112, "5 px": 5}  # the protocols of table 2 that are one resolution
+SPECIALISED = (64, 32, 16)  # px, the resolutions of table 1
+
+
+def lfw(report: Report) -> str | None:
+    """The report's name of the paper's benchmark, whatever its case; None without it."""
+    return next((b for b in report.benchmarks if b.lower() == paper.BENCHMARK), None)
+
+
+def _ours(model: Model, benchmark: str, protocol: str) -> Row | None:
+    if protocol in SINGLE:
+        return model.cells.get((benchmark, "CR", SINGLE[protocol]))
+    return model.protocol(benchmark, protocol)
+
+
+def _difference(row: Row | None, theirs: float | None) -> Cell:
+    if row is None or theirs is None:
+        return (MISSING,)
+    return (f"{100 * row.accuracy - theirs:+.2f}",)
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return MISSING
+    return f"{seconds / 3600:.2g} h" if seconds >= 3600 else (
+        f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
+    )  # fmt: skip
+
+
+def _times(report: Report) -> dict[str, Cell]:
+    """The training time an epoch of each model, and relative to the baseline's."""
+    seconds = {model.label: epoch_seconds(model) for model in report.models}
+    base = seconds[report.reference.label] if report.reference.method == "baseline" else None
+    return {
+        label: (_time(found), f"{found / base:.2g} × baseline")
+        if found and base
+        else (_time(found),)
+        for label, found in seconds.items()
+    }
+
+
+def table_2(report: Report) -> Table | None:
+    """Table 2: for each model the paper's line of its method, ours, and the difference.
+
+    Models of other methods stand beside the paper's baseline.  None without LFW.
+    """
+    benchmark = lfw(report)
+    models = report.measured(benchmark) if benchmark else []
+    if benchmark is None or not models:
+        return None
+    times, body, shown = _times(report), [], set()
+    seeded = False
+    for model in models:
+        rows = {p: _ours(model, benchmark, p) for p in paper.PROTOCOLS}
+        seeded |= any(row is not None and row.drawn == "seeded" for row in rows.values())
+        method = "baseline" if model.method in FOREIGN else model.method
+        theirs = paper.TABLE_2.get(method)
+        if theirs and method not in shown:
+            shown.add(method)
+            cells: list[Cell] = [(MISSING if theirs[p] is None else f"{theirs[p]:.2f}",) for p in paper.PROTOCOLS]  # fmt: skip  # noqa: E501
+            base = paper.TABLE_2["baseline"]["hours"] or 1.0
+            hours = theirs["hours"] or 0.0
+            time = (f"{hours:g} h", f"{hours / base:g} × baseline")
+            body.append(((paper.display(method),), ("paper",), *cells, time))
+        cells = [(percent(row.accuracy) if row else MISSING,) for row in rows.values()]
+        body.append(((model.label,), ("ours",), *cells, times[model.label]))
+        if theirs:
+            cells = [_difference(row, theirs[p]) for p, row in rows.items()]
+            words = "ours - paper" if method == model.method else "ours - paper’s baseline"
+            body.append(((model.label,), (words,), *cells, (MISSING,)))
+    columns = [f"{name} ({of})" if of else name for name, of in paper.PROTOCOLS.items()]
+    note = "CR accuracy on LFW in %, differences in points"
+    if seeded:
+        note += "; our protocols are drawn with a seed, not the published ones"
+    heads = ("model", "whose", *columns, "time an epoch")
+    return Table("paper-table-2", "Table 2: the paper’s and ours", note, heads, tuple(body))
+
+
+def table_1(report: Report) -> Table | None:
+    """Table 1: accuracy at 64, 32 and 16 px; None where no model was measured at any on LFW."""
+    benchmark = lfw(report)
+    body = []
+    for r in SPECIALISED if benchmark is not None else ():
+        place = (benchmark or "", "CR", r)
+        rows = [(m, row) for m in report.models if (row := m.cells.get(place))]
+        if not rows:
+            continue
+        theirs = {name: value for place, name, value in paper.TABLE_1 if place == r}
+        for name, value in theirs.items():
+            body.append(((f"{r} px",), (paper.display(name),), ("paper",), (f"{value:.2f}",), ("",)))  # fmt: skip  # noqa: E501
+        for model, row in rows:
+            difference = _difference(row, theirs.get(model.method))
+            cells = (("ours",), (percent(row.accuracy),), difference)
+            body.append(((f"{r} px",), (model.label,), *cells))
+    if not body:
+        return None
+    heads = ("resolution", "model", "whose", "accuracy", "ours - paper")
+    note = (
+        "CR accuracy on LFW in %, differences in points, where the model is the paper’s: trained "
+        "for that resolution. Numbers in brackets are the paper’s references"
+    )
+    return Table("paper-table-1", "Table 1: the paper’s and ours", note, heads, tuple(body))
