@@ -21,6 +21,10 @@ class InputError(ValueError):
         super().__init__(public(message))
 
 
+class SpecError(InputError):
+    """A spec that names nothing in data that are there, and may be sound."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that is not among `known`, with the nearest known name.
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from crfr.data.benchmarks import load_benchmarks
 from crfr.data.convert import DUPLICATES
 from crfr.data.convert import convert as convert_source
-from crfr.data.doctor import examine
+from crfr.data.doctor import examine, report_unusable
 from crfr.data.duplicates import read_duplicates
-from crfr.data.records import open_source, split_spec
-from crfr.data.remote import localize
+from crfr.data.records import find_source, open_source
 from crfr.data.shards import folder_format, verify
-from crfr.errors import InputError
+from crfr.data.specs import split_spec
+from crfr.errors import InputError, SpecError
 
 
 def read_names(path: Path) -> frozenset[str]:
@@ -60,14 +60,26 @@ def convert(
     print(f"{out}: {manifest['images']:,} images of {len(manifest['identities']):,} identities")
 
 
-def doctor(data: str, benchmark: str, out: Path, sample: int | None = None) -> bool:
+def doctor(
+    data: str, benchmark: str, out: Path, sample: int | None = None, workers: int | None = None
+) -> bool:
     """Examine a source, print what was found; whether something would spoil training.
 
-    Of converted shards the checksums are compared first: InputError names the file that differs.
+    Of converted shards the checksums are compared first.  Data that cannot be opened are a finding;
+    InputError is for arguments that name none, and for what is not installed.  `workers` threads,
+    or one a core.
     """
-    for part in split_spec(data):
-        path = Path(localize(part))
-        if folder_format(path) is not None:
-            verify(path)
+    found = [find_source(part) for part in split_spec(data)]
     benchmarks = load_benchmarks(benchmark) if benchmark else []
-    return examine(open_source(data), data, out, benchmarks=benchmarks, sample=sample).spoils
+    try:
+        for place in found:
+            if place.path is not None and folder_format(place.path) is not None:
+                verify(place.path)
+        source = open_source(data)
+    except InputError as error:
+        if isinstance(error, SpecError) or isinstance(error.__cause__, ImportError):
+            raise
+        report_unusable(data, out, error)
+        return True
+    findings = examine(source, data, out, benchmarks=benchmarks, sample=sample, threads=workers)
+    return findings.spoils

@@ -1,7 +1,9 @@
 """open_source: which spec opens what, and several joined."""
 
 import json
+import os
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -9,9 +11,11 @@ from packs import encode, picture, write_insightface
 from PIL import Image
 
 import crfr
-from crfr import main
+from crfr import main, prepare
+from crfr.data import duplicates
 from crfr.data.raw import Raw
-from crfr.data.records import Gatherer, Joined, Unreadable, open_source, read_batch, split_spec
+from crfr.data.records import Gatherer, Joined, Unreadable, open_source, read_batch
+from crfr.data.specs import split_spec
 from crfr.errors import InputError
 
 
@@ -222,3 +226,82 @@ def test_the_doctor_s_exit_code(tmp_path):
     assert (tmp_path / "doctor/doctor.json").exists()
     main.run(["doctor", "--data=faces:identities=30,images=4", f"--out={tmp_path / 'well'}"])
     assert (tmp_path / "well/mean_face.png").exists()
+
+
+def spoil_pack(pack):
+    (pack / "train.rec").write_bytes((pack / "train.rec").read_bytes()[:-40])
+
+
+def spoil_index(pack):
+    (pack / "train.idx").unlink()
+
+
+def spoil_shard(raw):
+    path = raw / "images-00000-of-00002.raw"
+    data = bytearray(path.read_bytes())
+    data[5] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("form", "spoil", "words"),
+    [
+        ("pack", spoil_pack, "one is cut short: copy the pack again"),
+        ("pack", spoil_index, r"needs its index"),
+        ("raw", spoil_shard, r"images-00000-of-00002\.raw: its content differs"),
+        ("raw", lambda raw: os.truncate(raw / "images-00001-of-00002.raw", 7), "7 bytes, but"),
+        ("raw", lambda raw: (raw / "labels-00000-of-00002.raw").unlink(), "missing"),
+        ("raw", lambda raw: (raw / "manifest.json").write_text("{"), "damaged"),
+        ("raw", lambda raw: (raw / "manifest.json").rename(raw / "plan.json"), "interrupted"),
+        ("tfds", lambda tfds: next(tfds.glob("*-00001-of-*")).unlink(), "missing"),
+        ("tfds", lambda tfds: os.truncate(next(tfds.glob("*-00001-of-*")), 99), "99 bytes, but"),
+        ("prepared", lambda tfds: next(tfds.glob("*-00001-of-*")).unlink(), "No such file"),
+        ("prepared", lambda tfds: (tfds / "features.json").write_text("{"), "TFDS cannot read"),
+    ],
+)
+def test_the_doctor_finds_data_that_cannot_be_used(tmp_path, capsys, form, spoil, words):
+    """A finding and exit code 1, not an error in the arguments."""
+    folder = tmp_path / "pack"
+    folder.mkdir()
+    spec = str(write_insightface(folder, [[encode(picture(n))] for n in range(4)]))
+    if form != "pack":
+        folder = tmp_path / "out"
+        kind = "raw" if form == "raw" else "tfds"
+        main.run(["convert", f"--data={spec}", f"--out={folder}", f"--format={kind}",
+                  "--shard-images=2"])  # fmt: skip
+        spec = str(folder)
+    if form == "prepared":  # by TFDS alone: no checksums
+        (folder / "manifest.json").unlink()
+    spoil(folder)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main.run(["doctor", f"--data={spec}+faces", f"--out={tmp_path / 'doctor'}"])
+    assert stopped.value.code == 1
+    record = json.loads((tmp_path / "doctor/doctor.json").read_text())
+    assert record["spoils"]
+    (finding,) = record["findings"]
+    assert (finding["name"], finding["severity"]) == ("unusable", "error")
+    assert re.search(words, finding["text"])
+    assert finding["text"] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["{}/none.rec", "{}/pack", "{}/none", "facez", "tfds:none", "tfds:{}/out:test", "faces:seed=x",
+     "{}/pack/train.rec+"],
+)  # fmt: skip
+def test_the_doctor_s_bad_arguments(tmp_path, data):
+    (tmp_path / "pack").mkdir()
+    spec = write_insightface(tmp_path / "pack", [[encode(picture(0))]])
+    main.run(["convert", f"--data={spec}", f"--out={tmp_path / 'out'}", "--format=tfds"])
+    with pytest.raises(InputError):
+        main.run(["doctor", f"--data={data.format(tmp_path)}", f"--out={tmp_path / 'doctor'}"])
+    assert not (tmp_path / "doctor").exists()
+
+
+def test_the_doctor_s_threads(tmp_path, monkeypatch):
+    given = []
+    pool = duplicates.ThreadPoolExecutor
+    monkeypatch.setattr(duplicates, "ThreadPoolExecutor", lambda n: given.append(n) or pool(n))
+    prepare.doctor("faces:identities=15,images=2", "", tmp_path / "out", workers=3)
+    assert given == [3]

@@ -2,6 +2,8 @@
 
 Each check is a `Finding` with a severity.  Errors are what spoils a training or its result:
 
+  unusable         the set cannot be opened, or its shards are not what their manifest says: files
+                   missing, cut short, damaged or mixed; nothing else is examined then
   unreadable       an image that does not decode, a label out of range: training stops there
   wrong_size       an image that is not 112 x 112 px: training stops there too
   swapped_colours  more than half of the coloured images have more blue than red in the middle of
@@ -85,10 +87,7 @@ def examine(
     """
     if sample is not None and sample < 1:
         raise InputError(f"sample={sample}: give the number of images to examine, 1 or more")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: {error.strerror}; name a folder for the findings") from error
+    _make(out)
     total = len(source)
     rng = np.random.default_rng(0)
     partial = sample is not None and sample < total
@@ -153,6 +152,22 @@ def examine(
     return findings
 
 
+def report_unusable(spec: str, out: Path, error: InputError) -> None:
+    """Print and write the one finding of a set that cannot be examined."""
+    _make(out)
+    finding = Finding("unusable", "error", 1, str(error))
+    findings = Findings(public(spec), 0, [finding], [])
+    _write_record(out, findings)
+    print(findings.table())
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: {error.strerror}; name a folder for the findings") from error
+
+
 def _look(source: Source, index: int) -> tuple[tuple, UInt8[np.ndarray, "h w c"]]:
     """(what ROW has besides the index, pixels)."""
     example = source[index]
@@ -204,6 +219,10 @@ def _write(
         (contact_sheet(strips), "contact_sheet.png"),
     ):
         picture.save(out / name)
+    _write_record(out, findings)
+
+
+def _write_record(out: Path, findings: Findings) -> None:
     record = asdict(findings) | {
         "spoils": findings.spoils,
         "command": environment.command(),

@@ -14,7 +14,7 @@ import numpy as np
 
 from crfr.data.examples import Examples
 from crfr.data.tfexample import DAMAGED, ExampleFiles, Shard
-from crfr.errors import InputError
+from crfr.errors import InputError, SpecError
 
 # A folder with more entries is no parent of versions; one with a folder for each of 360,000
 # identities must not be searched.
@@ -42,15 +42,19 @@ def find_versions(path: Path, depth: int = 3) -> list[Path]:
 
 
 def open_prepared(spec: str) -> Examples:
-    """A dataset that TFDS prepared as ArrayRecord.
+    """The dataset of `find_prepared`, opened."""
+    return open_folder(*find_prepared(spec))
+
+
+def find_prepared(spec: str) -> tuple[Path, str | None]:
+    """(folder, split) of a dataset that TFDS prepared as ArrayRecord.
 
         FOLDER                            with dataset_info.json, or the parent of one such folder
         tfds:NAME[/CONFIG][:VERSION]      in TFDS_DATA_DIR, or else ~/tensorflow_datasets
         tfds:FOLDER                       a path that begins with /, ./, ../ or ~
 
     After "tfds:..." may come ":SPLIT", any of TFDS's such as test or train[:80%]; the default is
-    train, or the only one.  InputError says what to do where the dataset is missing, of another
-    format, or without one image and one label.
+    train, or the only one.  InputError says what to do where the dataset is missing.
     """
     name, version, split = spec, None, None
     if spec.startswith("tfds:"):
@@ -73,7 +77,7 @@ def open_prepared(spec: str) -> Examples:
             f"{spec}: {root} holds several datasets: {', '.join(map(str, found))}; name one, as "
             f"tfds:{found[-1].resolve()}"
         )
-    return _open_folder(found[0], split)
+    return found[0], split
 
 
 def advice(name: str) -> str:
@@ -84,7 +88,10 @@ def advice(name: str) -> str:
     )
 
 
-def _open_folder(folder: Path, split: str | None) -> Examples:
+def open_folder(folder: Path, split: str | None) -> Examples:
+    """InputError says what to do where packages or shards are missing, or the dataset is of another
+    format, or without one image and one label.
+    """
     try:
         import tensorflow_datasets as tfds  # pyright: ignore[reportMissingImports]
         from google.protobuf.json_format import ParseError
@@ -161,12 +168,12 @@ def open_split(folder: Path, splits: Any, split: str | None) -> ExampleFiles:
         split = next(iter(splits)) if len(splits) == 1 else "train"
         if split not in splits:
             whole = folder.resolve()
-            raise InputError(f"{folder}: no split train; name one of {names}: tfds:{whole}:SPLIT")
+            raise SpecError(f"{folder}: no split train; name one of {names}: tfds:{whole}:SPLIT")
     try:
         parts = splits[split].file_instructions
     except (ValueError, KeyError) as error:
         what = " ".join(str(error).split())
-        raise InputError(f"{folder}: no split {split!r} ({what:.200}); it has: {names}") from error
+        raise SpecError(f"{folder}: no split {split!r} ({what:.200}); it has: {names}") from error
     if not parts:
-        raise InputError(f"{folder}: the split {split!r} is empty; it has: {names}")
+        raise SpecError(f"{folder}: the split {split!r} is empty; it has: {names}")
     return ExampleFiles([Shard(p.filename, p.skip, p.take, p.examples_in_shard) for p in parts])

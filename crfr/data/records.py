@@ -1,11 +1,11 @@
 """Training images and labels by index, whatever holds them."""
 
-import os
-import re
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
@@ -15,12 +15,14 @@ from crfr.data.examples import open_array_records
 from crfr.data.folders import Folder
 from crfr.data.images import decode
 from crfr.data.packs import Pack
-from crfr.data.prepared import is_prepared, open_prepared
+from crfr.data.prepared import find_prepared, is_prepared, open_folder, open_prepared
 from crfr.data.raw import Raw, is_raw
+from crfr.data.recordio import require_file
 from crfr.data.remote import localize
 from crfr.data.shards import require_finished
-from crfr.errors import InputError, unknown
-from crfr.urls import SPEC_BEGINS, public
+from crfr.data.specs import split_spec
+from crfr.errors import InputError, SpecError, unknown
+from crfr.urls import public
 
 
 @runtime_checkable
@@ -56,79 +58,58 @@ def open_source(spec: str) -> Source:
     other.  Labels and images are checked when they are read: a pack may hold 5.8 million.
     """
     parts = split_spec(spec)
+    found = [find_source(part) for part in parts]
+    sources = [place.open() for place in found]
     if len(parts) == 1:
-        return _open_one(spec)
-    sources = [_open_one(part) for part in parts]
+        return sources[0]
     if all(isinstance(source, Gatherer) for source in sources):
         return JoinedGatherers(parts, sources)
     return Joined(parts, sources)
 
 
-def split_spec(spec: str) -> list[str]:
-    """The specs that "+" joins.  A + may also be part of a path, a URL or a TFDS split.
-
-    >>> split_spec("tfds:lfw:train+test+https://host/a+b.rec+faces")
-    ['tfds:lfw:train+test', 'https://host/a+b.rec', 'faces']
-    """
-    ends = [match.start() for match in re.finditer(r"\+", spec)] + [len(spec)]
-    parts, start = [], 0
-    while start <= len(spec):
-        end = _end(spec, start, [end for end in ends if end >= start])
-        parts.append(spec[start:end])
-        start = end + 1
-    if "" in parts:
-        raise InputError(f"{spec!r}: an empty spec; give one before and after each +")
-    return parts
+class Found(NamedTuple):
+    path: Path | None  # on this host
+    open: Callable[[], Source]
 
 
-def _end(spec: str, start: int, ends: list[int]) -> int:
-    """Where the spec that begins at `start` ends, one of `ends`: at a + or with the text."""
-    kind = re.match(r"faces(?=[:+]|$)|tfds:|\w[\w+.-]*://", spec[start:])
-    if kind and kind[0] == "faces":
-        return ends[0]
-    if not kind:
-        existing = [end for end in ends if os.path.exists(spec[start:end])]
-        if existing:
-            return max(existing)
-    for end in ends[:-1]:
-        # tfds:NAME:SPLIT, where a bare word after the + is another split
-        in_split = re.match(r"tfds:[^:]+:", spec[start:end]) is not None
-        after = [spec[end + 1 : other] for other in ends if other > end]
-        paths = after if not in_split else [path for path in after if "/" in path]
-        if re.match(SPEC_BEGINS, after[-1]) or any(map(os.path.exists, paths)):
-            return end
-    return ends[-1]
-
-
-def _open_one(spec: str) -> Source:
+def find_source(spec: str) -> Found:
+    """Where one spec's data are; InputError if it names none.  What `open` raises is theirs."""
     kind = spec.partition(":")[0]
     if kind == "faces":
         settings = faces.parse_faces(spec, identities=150, images=16, seed=0)
-        return faces.Faces(split="train", **settings)
+        source = faces.Faces(split="train", **settings)
+        return Found(None, lambda: source)
     if kind == "tfds":
-        return open_prepared(spec)
+        folder, split = find_prepared(spec)
+        return Found(folder, partial(open_folder, folder, split))
     path = Path(localize(spec))
-    if path.suffix == ".rec":
-        return Pack(str(path))
-    if ".array_record" in path.name:
-        return open_array_records(str(path))
+    if path.suffix == ".rec" and path.is_file():
+        return Found(path, partial(Pack, str(path)))
+    if ".array_record" in path.name and path.exists():
+        return Found(path, partial(open_array_records, str(path)))
     if path.is_dir():
-        require_finished(path)
-        if is_raw(path):
-            return Raw(path)
-        if is_prepared(path):
-            return open_prepared(str(path))
-        if any(path.glob("*.array_record*")):
-            return open_array_records(str(path))
-        packs = [str(name) for name in path.glob("*.rec")]
-        if packs:
-            raise InputError(f"{spec}: name the pack in it: {', '.join(sorted(packs))}")
-        return Folder(path)
+        return Found(path, partial(_open_folder, spec, path))
     if path.exists():
         raise InputError(f"{spec}: is none of the forms of docs/data.md, such as a .rec file")
+    if path.suffix == ".rec":
+        require_file(path)  # names the nearest
     if "/" in spec or path.suffix:
         raise InputError(f"{spec}: no such file or folder; check the path")
     raise unknown("source", kind, ["faces", "tfds:NAME", "a path ending in .rec", "a folder"])
+
+
+def _open_folder(spec: str, path: Path) -> Source:
+    require_finished(path)
+    if is_raw(path):
+        return Raw(path)
+    if is_prepared(path):
+        return open_prepared(str(path))
+    if any(path.glob("*.array_record*")):
+        return open_array_records(str(path))
+    packs = [str(name) for name in path.glob("*.rec")]
+    if packs:
+        raise SpecError(f"{spec}: name the pack in it: {', '.join(sorted(packs))}")
+    return Folder(path)
 
 
 class Joined:
