@@ -35,7 +35,7 @@ def as_embeddings(name: str, result: Any, images: int) -> Float32[np.ndarray, "n
     """What `name` returned for a number of images, as float32 [n d] on the host.
 
     Arrays of NumPy, JAX and torch, and nested lists of numbers.  InputError for anything that is
-    not numbers, not 2-D, or not one row an image; values are `check_embeddings`' business.
+    not numbers, not 2-D, or not one row an image; whether they are finite is asked later.
     """
     if all(hasattr(result, method) for method in ("detach", "cpu", "float")):  # a torch tensor
         result = result.detach().cpu().float()  # NumPy knows no bfloat16
@@ -58,22 +58,6 @@ def as_embeddings(name: str, result: Any, images: int) -> Float32[np.ndarray, "n
         )
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, which is refused
         return found.astype(np.float32)
-
-
-def check_embeddings(name: str, embeddings: Float32[np.ndarray, "n d"]) -> None:
-    """InputError, with counts, where embeddings are not finite, or zero and so without direction.
-
-    The message counts images from the first of `embeddings`; `name` says which images they are.
-    """
-    broken = ~np.isfinite(embeddings).all(axis=1)
-    zero = ~embeddings.any(axis=1)
-    first = np.flatnonzero(broken | zero)
-    if first.size:
-        raise InputError(
-            f"{name}: of {len(embeddings)} embeddings {broken.sum()} are not finite and "
-            f"{zero.sum()} are zero (first: image {first[0]}); check the model's weights and the "
-            "normalisation of its input"
-        )
 
 
 def load_callable(spec: str) -> Foreign:

@@ -4,7 +4,6 @@ An ONNX file is one protobuf message.  On the wire it is fields, each a key (num
 a value: type 0 a varint, 1 eight bytes, 2 a length and as many bytes, 5 four bytes.
 """
 
-import itertools
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +26,10 @@ INSIDE = {
     "sparse tensor": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
-GRAPH, NODE, NODE_NAME = 7, 1, 3
+GRAPH, NODE = 7, 1
+NODE_INPUT, NODE_OUTPUT, NODE_KIND = 1, 2, 4
+ARITHMETIC = {"Add", "Sub", "Mul", "Div"}
+PASSING = {"Cast", "Identity", "Transpose"}
 
 
 def external_files(path: Path) -> list[Path]:
@@ -42,18 +44,32 @@ def external_files(path: Path) -> list[Path]:
     return [path.parent / name for name in sorted(found)]
 
 
-def first_nodes(path: Path, count: int) -> list[str]:
-    """The names of the first nodes of the graph."""
-    content = path.read_bytes()
-    nodes = (
-        node
-        for number, graph in _fields(memoryview(content))
-        if number == GRAPH
-        for number, node in _fields(graph)
-        if number == NODE
-    )
-    first = itertools.islice(nodes, count)
-    return [str(dict(_fields(node)).get(NODE_NAME, b""), "utf-8") for node in first]
+def first_operations(path: Path, name: str) -> list[str]:
+    """The kinds of the nodes that the input `name` goes through one by one, up to and with the
+    first that is no arithmetic of single pixels.
+    """
+    nodes = []
+    for number, graph in _fields(memoryview(path.read_bytes())):
+        if number == GRAPH:
+            nodes += [_node(message) for part, message in _fields(graph) if part == NODE]
+    found: list[str] = []
+    while not found or found[-1] in ARITHMETIC or found[-1] in PASSING:
+        following = [(kind, outputs) for kind, inputs, outputs in nodes if name in inputs]
+        if len(following) != 1:
+            break
+        kind, outputs = following[0]
+        found.append(kind)
+        name = outputs[0]
+    return found
+
+
+def _node(message: memoryview) -> tuple[str, list[str], list[str]]:
+    """(kind, inputs, outputs)"""
+    names = {NODE_INPUT: [], NODE_OUTPUT: [], NODE_KIND: [""]}
+    for number, value in _fields(message):
+        if number in names:
+            names[number].append(str(value, "utf-8"))
+    return names[NODE_KIND][-1], names[NODE_INPUT], names[NODE_OUTPUT]
 
 
 def _locations(message: memoryview, kind: str) -> Iterator[str]:

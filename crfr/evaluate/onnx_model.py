@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from crfr.data.recordio import require_file
 from crfr.errors import InputError, unknown
 from crfr.evaluate.foreign import Foreign, as_embeddings, one_line
-from crfr.evaluate.onnx_graph import external_files, first_nodes
+from crfr.evaluate.onnx_graph import ARITHMETIC, external_files, first_operations
 from crfr.evaluate.onnx_spec import LAYOUTS, Numbers, Settings
 
 SIDE = 112  # px
@@ -46,7 +46,7 @@ def load_onnx(settings: Settings) -> Foreign:
         )
     dtype, pixels_type = TYPES[inputs[0].type]
     layout = _layout(path, shape, settings.layout)
-    mean, std = _normalisation(path, dtype, settings)
+    mean, std = _normalisation(path, name, dtype, settings)
     shift, scale = np.array(mean, np.float32), np.array(std, np.float32)
     output = _output(path, session.get_outputs(), settings.output)
     fixed = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
@@ -130,7 +130,9 @@ def _layout(path: Path, shape: list, given: str | None) -> str:
     return given or fitting[0]
 
 
-def _normalisation(path: Path, dtype: type, settings: Settings) -> tuple[Numbers, Numbers]:
+def _normalisation(
+    path: Path, name: str, dtype: type, settings: Settings
+) -> tuple[Numbers, Numbers]:
     """(mean, std) of red, green and blue."""
     none, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     mean, std = settings.mean, settings.std
@@ -147,14 +149,13 @@ def _normalisation(path: Path, dtype: type, settings: Settings) -> tuple[Numbers
             "0..255 (and color=bgr where it takes BGR), as in FILE.onnx:mean=127.5,std=127.5"
         )
     if settings.preset == "insightface":
-        names = first_nodes(path, 8)
-        # InsightFace's own rule (model_zoo/arcface_onnx.py): its models made with MXNet subtract
-        # and scale in their first nodes, and get pixels in 0..255.
-        starts = ("Sub", "_minus"), ("Mul", "_mul")
-        if all(any(name.startswith(start) for name in names) for start in starts):
+        kinds = first_operations(path, name)
+        # InsightFace asks for such nodes too (model_zoo/arcface_onnx.py): its models made with
+        # MXNet subtract and scale by themselves, and get pixels in 0..255.
+        if ARITHMETIC & {*kinds}:
             raise InputError(
-                f"{path}: normalises its input itself (its first nodes are {', '.join(names)}), "
-                "for which InsightFace takes mean 0 and std 1; give mean=0,std=1"
+                f"{path}: normalises its input itself (it begins with {', '.join(kinds)}); give it "
+                "mean=0,std=1, as InsightFace does"
             )
     return mean, std
 
