@@ -1,11 +1,16 @@
 """crfr bench: what it times is what train uses; its figures are there and make sense."""
 
+import itertools
 import json
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
 from crfr import main
 from crfr.bench import input as bench
+from crfr.data.records import open_source, read_example
 from crfr.errors import InputError
 
 DATA = "--data=faces:identities=8,images=4"
@@ -28,18 +33,63 @@ def test_input_says_which_is_the_bottleneck(tmp_path, capsys):
         main.run([*words, f"--step={step}"])
 
 
-def test_cpu_seconds_count_children():
-    import subprocess
-    import sys
+BURN = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\ninput()"
 
-    before = bench.cpu_seconds()
-    burn = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\ninput()"
+
+def test_cpu_seconds_count_children_while_they_run():
     with subprocess.Popen(
-        [sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", BURN], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
+        before = bench.cpu_seconds()
+        assert child.stdout
         child.stdout.readline()
-        assert bench.cpu_seconds() - before > 0.45
+        assert 0.4 < bench.used_since(before) < 5
+        before = bench.cpu_seconds()
+        assert before[child.pid] > 0.4
         child.communicate(b"\n")
+    # a child that has ended takes its time with it: the sum falls, what is used does not
+    assert sum(bench.cpu_seconds().values()) < sum(before.values())
+    assert 0 <= bench.used_since(before) < 0.4
+
+
+def test_workers(tmp_path):
+    """Rows of worker processes: their CPU time counts, and each row's is its own."""
+    out = tmp_path / "input.json"
+    words = ["bench", "input", DATA, "--batch=8", "--seconds=0.5", "--threads=1", "--workers=1,2"]
+    main.run([*words, f"--out={out}"])
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["threads"], row["workers"]) for row in rows] == [(1, 0), (1, 1), (1, 2)]
+    for row in rows:
+        assert row["images_per_second"] > 1
+        # of one core's second no row has more than a stream that does nothing but read
+        assert 1 < row["images_per_second_per_core"] < 1e6
+
+
+def test_torch(tmp_path, capsys):
+    pytest.importorskip("torch", reason="for --torch alone")
+    out = tmp_path / "input.json"
+    words = ["bench", "input", DATA, "--batch=8", "--seconds=0.2", "--threads=1", "--torch"]
+    main.run([*words, f"--out={out}"])
+    rows = json.loads(out.read_text())["rows"]
+    spec = DATA.removeprefix("--data=")
+    assert [row["reader"] for row in rows] == [f"crfr {spec}", f"torch DataLoader {spec}"]
+    assert all(row["images_per_second"] > 1 for row in rows)
+    assert "the device" in capsys.readouterr().out
+
+
+def test_torch_reads_the_same_images():
+    pytest.importorskip("torch", reason="for --torch alone")
+    source = open_source(DATA.removeprefix("--data="))
+    images, labels = zip(*itertools.islice(bench.torch_batches(source, 8, 0, 0), 4), strict=True)
+    found = sorted(zip(np.concatenate(labels), np.concatenate(images).tolist(), strict=True))
+    examples = (read_example(source, index) for index in range(32))
+    assert found == sorted((e["label"], e["image"].tolist()) for e in examples)
+
+
+def test_missing_torch_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(InputError, match=r"--torch needs torch, .*: pip install torch"):
+        next(bench.torch_batches(open_source(DATA.removeprefix("--data=")), 8, 0, 0))
 
 
 @pytest.mark.parametrize(
@@ -54,3 +104,38 @@ def test_cpu_seconds_count_children():
 def test_bad_flags(words, message):
     with pytest.raises(InputError, match=message):
         main.run(["bench", "input", *words])
+
+
+def test_the_peers_loops_decide_as_our_modes_do():
+    """What is timed against is the peers' procedure: its results are those of the named modes."""
+    from crfr.bench import peers
+    from crfr.evaluate.verification import insightface_val, kfold_accuracy
+
+    rng = np.random.default_rng(0)
+    same = np.arange(200) % 2 == 0
+    first = rng.standard_normal((200, 16))
+    second = np.where(same[:, None], first, 0) + rng.standard_normal((200, 16))
+    first, second = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (first, second))
+    first, second = first.astype(np.float32), second.astype(np.float32)
+    squared = np.sum(np.square(first - second), 1)
+    accuracy, tar = peers.insightface(first, second, same)
+    assert accuracy == pytest.approx(kfold_accuracy(squared / 2, same, thresholds="insightface")[0])
+    assert tar == pytest.approx(insightface_val(squared / 2, same)[0])
+    cosine = 1 - np.sum(first * second, axis=1)
+    assert peers.knoche(first, second, same) == pytest.approx(
+        kfold_accuracy(cosine, same, thresholds="knoche")[0]
+    )
+
+
+def test_bench_sweep_times_both_ways(tmp_path, capsys, one_device):
+    arguments = ["--images=40", "--pairs=60", "--embedding=8", "--resolutions=7,112", "--matrix"]
+    arguments += ["--evaluations=1", "--benchmark=faces:identities=5,images=4"]
+    out = tmp_path / "sweep.json"
+    main.run(["bench", "sweep", *arguments, f"--out={out}"])
+    figures = json.loads(out.read_text())
+    assert figures["evaluations"] == 6
+    assert figures["matrix_seconds"] >= 0
+    for peer in ("insightface", "knoche"):
+        assert figures[f"{peer}_seconds_an_evaluation"] > 0
+    assert figures["end_to_end_slots"] == 2 * 60
+    assert "times ours" in capsys.readouterr().out

@@ -214,3 +214,13 @@ def test_the_average_is_unweighted_and_of_what_all_have():
     widths = [part[0]["accuracy_high"] - part[0]["accuracy_low"] for part in rows]
     width = mean["accuracy_high"] - mean["accuracy_low"]
     assert width == pytest.approx(np.hypot(*widths) / 2, rel=0.15)
+
+
+def test_a_fold_of_one_kind_has_no_insightface_tar():
+    same = np.arange(400) < 200
+    distance = np.where(same, 0.2, 0.8)
+    found = score(distance, same, "insightface").figures
+    assert found["val"]["tar"] is None
+    assert "fold" in found["val"]["reason"]
+    mean = mean_score([score(distance, same, "insightface")] * 2).figures
+    assert mean["val"] == found["val"]

@@ -184,16 +184,19 @@ def test_a_stopped_sweep_goes_on_and_equals_an_unbroken_one(
 ):
     settings = {"scenarios": ["CR", "ER", "matrix"]}
     whole = run(encoder, benchmark, tmp_path / "whole", (5, 7, 112), **settings)
-    add, stops = store.add, iter([7, 5])
+    add = store.add
 
-    def stop_once(folder, resolution, *rest):
-        if resolution == stop:
-            raise KeyboardInterrupt
-        add(folder, resolution, *rest)
+    def stopping(at):
+        def stop(folder, resolution, *rest):
+            if resolution == at:
+                raise KeyboardInterrupt
+            add(folder, resolution, *rest)
+
+        return stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "add", stop_once)
-        for stop in stops:  # noqa: B007: stop_once reads it
+        for resolution in (7, 5):
+            patch.setattr(store, "add", stopping(resolution))
             with pytest.raises(KeyboardInterrupt):
                 run(encoder, benchmark, tmp_path / "parts", (5, 7, 112), **settings)
     assert not (tmp_path / "parts/rows.jsonl").exists()

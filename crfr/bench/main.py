@@ -1,10 +1,10 @@
-"""`crfr bench step` and `crfr bench input`: their flags."""
+"""`crfr bench step`, `crfr bench input` and `crfr bench sweep`: their flags."""
 
 from pathlib import Path
 
 from absl import flags
 
-from crfr.arguments import Flags, integers, need, parse, parse_config, string
+from crfr.arguments import Flags, integers, need, parse, parse_config, ranges, string
 from crfr.errors import InputError, unknown
 
 
@@ -59,11 +59,43 @@ def bench_input(arguments: list[str]) -> None:
     )
 
 
-BENCHES = {"step": bench_step, "input": bench_input}
+def bench_sweep(arguments: list[str]) -> None:
+    """Time the sweep, beside the loops of the peers' scripts."""
+
+    def define(values: Flags) -> None:
+        for name, default, text in (
+            ("images", 7701, "Distinct images of the made-up embeddings: LFW's."),
+            ("pairs", 6000, "Pairs of them."),
+            ("embedding", 512, "Numbers an embedding."),
+            ("evaluations", 12, "Of the peers' that are timed."),
+        ):
+            flags.DEFINE_integer(name, default, text, lower_bound=1, flag_values=values)
+        flags.DEFINE_list("resolutions", ["5-112"], "In px.", flag_values=values)
+        flags.DEFINE_boolean("matrix", False, "Time the matrix as well.", flag_values=values)
+        string(values, "benchmark", "", "Also sweep this one, end to end.")
+        string(values, "out", "", "Also write the figures to this JSON file.")
+
+    values = parse("bench sweep", arguments, define)
+    resolutions = ranges("resolutions", values.resolutions)
+    from crfr.bench.sweep import bench_sweep
+
+    bench_sweep(
+        images=values.images,
+        pairs=values.pairs,
+        width=values.embedding,
+        resolutions=resolutions,
+        matrix=values.matrix,
+        evaluations=values.evaluations,
+        benchmark=values.benchmark,
+        out=Path(values.out) if values.out else None,
+    )
+
+
+BENCHES = {"step": bench_step, "input": bench_input, "sweep": bench_sweep}
 
 
 def bench(arguments: list[str]) -> None:
-    """Measure speed: crfr bench step, crfr bench input."""
+    """Measure speed: crfr bench step, crfr bench input, crfr bench sweep."""
     if arguments[:1] in (["--help"], ["-h"]):
         print("\n".join(f"crfr bench {name}: {f.__doc__}" for name, f in BENCHES.items()))
         return

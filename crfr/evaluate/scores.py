@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
+from crfr.errors import InputError
 from crfr.evaluate.protocols import PROTOCOLS, SCENARIOS
 from crfr.evaluate.statistics import accuracy_draws, interval, resampling, roc_figures
 from crfr.evaluate.verification import insightface_val, kfold
@@ -54,9 +55,17 @@ def score(
         "pairs": len(same),
     }
     if thresholds == "insightface":
-        names = ("tar", "std", "far")
-        figures["val"] = dict(zip(names, insightface_val(distance, same), strict=True))
+        figures["val"] = _val(distance, same)
     return Score(figures, verdict.correct.astype(np.float32))
+
+
+def _val(distance: Float[np.ndarray, " p"], same: Bool[np.ndarray, " p"]) -> dict[str, Any]:
+    """InsightFace's TAR at FAR 1e-3, or the reason why there is none."""
+    try:
+        tar, std, far = insightface_val(distance, same)
+    except InputError as error:  # a fold of one kind: their script divides by zero
+        return {"tar": None, "std": None, "far": None, "reason": str(error)}
+    return {"tar": tar, "std": std, "far": far, "reason": None}
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
@@ -78,9 +87,11 @@ def mean_figures(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     figures["tar"] = {far: mean(p["tar"][far] for p in parts) for far in parts[0]["tar"]}
     reasons = dict.fromkeys(p["tar_reason"] for p in parts if p["tar_reason"])
     figures["tar_reason"] = "; ".join(reasons) or None
-    figures |= {name: mean(p[name] for p in parts) for name in ("eer", "auc")}
+    figures |= {name: mean(p[name] for p in parts) for name in ("eer", "auc")} | {"val": None}
     vals = [p["val"] for p in parts]
-    figures["val"] = vals[0] and {name: mean(val[name] for val in vals) for name in vals[0]}
+    if vals[0]:
+        figures["val"] = {n: mean(val[n] for val in vals) for n in ("tar", "std", "far")}
+        figures["val"]["reason"] = next((v["reason"] for v in vals if v["reason"]), None)
     return figures | {"pairs": sum(p["pairs"] for p in parts)}
 
 

@@ -81,7 +81,7 @@ def sweep(
     for benchmark, masks in zip(benchmarks, wanted, strict=True):
         about = common | {"benchmark": benchmark.name, "average_of": None}
         print(f"measuring {benchmark.name}", flush=True)
-        rows, resampled = _measure(
+        rows, resampled = measure_benchmark(
             benchmark,
             about,
             {r: _kept(out, benchmark, r) for r in masks},
@@ -120,7 +120,7 @@ def _kept(out: Path, benchmark: Benchmark, resolution: int) -> np.ndarray:
     return kept
 
 
-def _measure(
+def measure_benchmark(
     benchmark: Benchmark,
     about: dict[str, Any],
     embeddings: dict[int, np.ndarray],
