@@ -19,8 +19,8 @@ from crfr.urls import public
 COLUMNS = ("reader", "threads", "workers", "images_per_second", "images_per_second_per_core")
 
 
-def cpu_seconds() -> float:
-    """CPU time so far of this process and of those it has started (these on Linux only)."""
+def cpu_seconds() -> dict[int, float]:
+    """CPU time so far of this process and of those it has started (these on Linux only), by id."""
     times = {os.getpid(): time.process_time()}
     tick = os.sysconf("SC_CLK_TCK")
     parents = {}
@@ -33,7 +33,17 @@ def cpu_seconds() -> float:
     for pid, (parent, used) in sorted(parents.items()):  # children after their parents
         if parent in times:
             times[pid] = used
-    return sum(times.values())
+    return times
+
+
+def used_since(before: dict[int, float]) -> float:
+    """CPU time since then of the processes that run now.
+
+    One that has ended meanwhile belonged to the row before, and its time would be missing from a
+    difference of sums, which could then be negative.
+    """
+    now = cpu_seconds()
+    return sum(max(seconds - before.get(pid, 0.0), 0.0) for pid, seconds in now.items())
 
 
 def measure(stream: Iterator[Any], batch: int, seconds: float) -> tuple[float, float]:
@@ -42,11 +52,11 @@ def measure(stream: Iterator[Any], batch: int, seconds: float) -> tuple[float, f
     """
     for _ in itertools.islice(stream, 3):
         pass
-    used, started, count = cpu_seconds(), time.perf_counter(), 0
+    before, started, count = cpu_seconds(), time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
         next(stream)
         count += batch
-    elapsed, used = time.perf_counter() - started, cpu_seconds() - used
+    elapsed, used = time.perf_counter() - started, used_since(before)
     return count / elapsed, count / max(used, 1e-9)
 
 
@@ -66,7 +76,7 @@ def torch_batches(source: Source, batch: int, seed: int, workers: int) -> Iterat
 
         def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
             example = read_example(source, index)
-            return example["image"], example["label"]
+            return np.require(example["image"], requirements="W"), example["label"]
 
     torch.set_num_threads(1)  # as in its own workers; more threads only get in each other's way
     loader = DataLoader(
