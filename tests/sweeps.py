@@ -57,7 +57,7 @@ def _normal(probability: float) -> float:
 
 def draw_distances(method: str, value: float, same: np.ndarray, rng) -> np.ndarray:
     """Distances [p] whose best threshold judges about a share `value` of the pairs rightly."""
-    apart = 2 * _normal(max(value, 0.5))  # standard deviations between the two kinds
+    apart = 2 * _normal(min(max(value, 0.5), 0.995))  # standard deviations between the two kinds
     spread, middle = (0.09, 0.95) if not method.startswith("st") else (0.05, 0.55)
     noise = rng.standard_normal(len(same))
     return np.clip(middle + spread * (noise - apart * same), 0, 2).astype(np.float32)
@@ -209,7 +209,7 @@ def write_sweep(
         for r in sorted(resolutions, reverse=True):
             at = accuracy(method, r) - easier
             whole = draw_distances(method, at, same, rng)
-            for scenario, shift in (("CR_A", 0.002), ("CR_B", -0.002), ("ER", 0.02)):
+            for scenario, shift in (("CR_A", 0.002), ("CR_B", -0.002), ("ER", 0.01 if r < 56 else 0.0)):
                 drawn = whole if r == 112 else draw_distances(method, at + shift, same, rng)
                 values[benchmark, scenario, r] = figures(drawn, same)
                 arrays.setdefault(scenario, []).append(drawn)

@@ -74,37 +74,45 @@ def table_2(report: Report) -> Table | None:
         body.append(((model.label,), ("ours",), *cells, times[model.label]))
         if theirs:
             cells = [_difference(row, theirs[p]) for p, row in rows.items()]
-            words = "ours - paper" if method == model.method else "ours - paper’s baseline"
+            words = "ours − paper" if method == model.method else "ours − paper’s baseline"
             body.append(((model.label,), (words,), *cells, (MISSING,)))
-    columns = [f"{name} ({of})" if of else name for name, of in paper.PROTOCOLS.items()]
-    note = "CR accuracy on LFW in %, differences in points"
+    ranges = ", ".join(f"{name} {of}" for name, of in paper.PROTOCOLS.items() if of)
+    note = f"CR accuracy on LFW in %, differences in points; {ranges}"
     if seeded:
         note += "; our protocols are drawn with a seed, not the published ones"
-    heads = ("model", "whose", *columns, "time an epoch")
+    heads = ("model", "whose", *paper.PROTOCOLS, "an epoch")
     return Table("paper-table-2", "Table 2: the paper’s and ours", note, heads, tuple(body))
 
 
 def table_1(report: Report) -> Table | None:
     """Table 1: accuracy at 64, 32 and 16 px; None where no model was measured at any on LFW."""
-    benchmark = lfw(report)
-    body = []
-    for r in SPECIALISED if benchmark is not None else ():
-        place = (benchmark or "", "CR", r)
-        rows = [(m, row) for m in report.models if (row := m.cells.get(place))]
-        if not rows:
-            continue
-        theirs = {name: value for place, name, value in paper.TABLE_1 if place == r}
-        for name, value in theirs.items():
-            body.append(((f"{r} px",), (paper.display(name),), ("paper",), (f"{value:.2f}",), ("",)))  # fmt: skip  # noqa: E501
-        for model, row in rows:
-            difference = _difference(row, theirs.get(model.method))
-            cells = (("ours",), (percent(row.accuracy),), difference)
-            body.append(((f"{r} px",), (model.label,), *cells))
-    if not body:
+    benchmark = lfw(report) or ""
+    ours = [
+        (model, [model.cells.get((benchmark, "CR", r)) for r in SPECIALISED])
+        for model in report.measured(benchmark)
+    ]
+    ours = [(model, rows) for model, rows in ours if any(rows)]
+    if not ours:
         return None
-    heads = ("resolution", "model", "whose", "accuracy", "ours - paper")
+    body: list[tuple[Cell, ...]] = []
+    printed: dict[str, dict[int, str]] = {}  # by name with r instead of the resolution
+    for r, name, value in paper.TABLE_1:
+        shown = paper.display(name).replace(f"-{r}", "-r")
+        printed.setdefault(shown, {})[r] = f"{value:.2f}"
+    for name, values in printed.items():
+        body.append(((name,), ("paper",), *((values.get(r, MISSING),) for r in SPECIALISED)))
+    theirs = {(r, name): value for r, name, value in paper.TABLE_1}
+    for model, rows in ours:
+        cells: list[Cell] = []
+        for r, row in zip(SPECIALISED, rows, strict=True):
+            value = theirs.get((r, model.method))
+            small = f"{_difference(row, value)[0]} to the paper" if row and value else ""
+            cells.append((percent(row.accuracy) if row else MISSING, small))
+        body.append(((model.label,), ("ours",), *cells))
+    heads = ("model", "whose", *(f"{r} px" for r in SPECIALISED))
     note = (
-        "CR accuracy on LFW in %, differences in points, where the model is the paper’s: trained "
-        "for that resolution. Numbers in brackets are the paper’s references"
+        "CR accuracy on LFW in %. The paper’s BT-r and ST-r are another model at each resolution, "
+        "trained for it; numbers in brackets are its references. Our models of the same kind have "
+        "the difference in points below"
     )
     return Table("paper-table-1", "Table 1: the paper’s and ours", note, heads, tuple(body))

@@ -13,8 +13,9 @@ def escape(text: object) -> str:
 
 
 def prose(text: str) -> str:
-    """Escaped text in which no line ends between a number and its unit."""
-    return re.sub(r"(?<=\d) (?=(px|%|points)\b|%)", "&nbsp;", escape(text))
+    """Escaped text in which no line ends between a number and its unit, or a figure's number."""
+    text = re.sub(r"(?<=\d) (?=(px|%|points)\b|%)", "&nbsp;", escape(text))
+    return re.sub(r"\b(figs?\.?|eqs?\.|section) (?=\d)", r"\1&nbsp;", text)
 
 
 def count(value: object) -> str:
@@ -34,7 +35,9 @@ def to_html(table: Table, link: str = "") -> str:
 
     def cell(cell: Cell) -> str:
         text = f"<b>{escape(cell[0])}</b>" if cell[2:] == ("best",) else escape(cell[0])
-        return text + (f"<small>{escape(_small(cell))}</small>" if _small(cell) else "")
+        # "; " parts the small print into lines
+        small = "<br>".join(map(escape, _small(cell).split("; ")))
+        return text + (f"<small>{small}</small>" if small else "")
 
     columns = "".join(f'<th scope="col">{prose(table.heads[i])}</th>' for i in places)
     body, before = "", ""

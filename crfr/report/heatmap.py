@@ -13,7 +13,7 @@ from crfr.report.sides import Matrix
 
 MAP = "cividis"  # rises in lightness, and looks alike to colour-blind readers
 NUMBERED = 8  # a matrix of at most so many resolutions has its numbers in its cells
-TICKS = 8
+TICKS = 10
 GRID = 224  # cells a side of the picture
 
 
@@ -53,7 +53,7 @@ def _figure(matrix: Matrix, name: str) -> Figure:
     look = {"cmap": MAP, "norm": Normalize(low, high), "interpolation": "none", "origin": "lower"}
     image = axes.imshow(cells, extent=box, **look)
     for i, j in np.ndindex(values.shape) if small else ():
-        light = (values[i, j] - low) / (high - low) > 0.5
+        light = (values[i, j] - low) / (high - low) > 0.42
         # black and white stay what they are in dark mode: they stand on the map's colours
         colour = "#000000" if light else "#ffffff"
         text = form.format(values[i, j])

@@ -17,7 +17,7 @@ from crfr.report.tables import (
     merit_table,
     protocol_table,
 )
-from crfr.report.violins import HALVES, KINDS, limits, violin_figures
+from crfr.report.violins import HALVES, KINDS, violin_figures
 
 
 def paragraphs(sentences: list[str]) -> str:
@@ -42,7 +42,7 @@ def _panels(heading: str, lines: list[list[Entry]], panels: list[str], caption: 
     shown = legend(lines) if lines else ""
     return (
         f'<h3>{escape(heading)}</h3><figure>{shown}<div class="panels">{"".join(panels)}</div>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f"<figcaption>{prose(caption)}</figcaption></figure>"
     )
 
 
@@ -115,11 +115,10 @@ def _distances(report: Report, benchmark: str, styles: Styles, folder: Folder) -
         "Where the two curves meet, a model can no longer tell.",
     )
     models = [model for model in report.models if benchmark in model.pairs]
-    span = limits([model.pairs[benchmark] for model in models]) if models else (0.0, 1.0)
     violins = []
     for model in models:
         equal = len(models) == 1 or model is report.reference
-        drawn = violin_figures(model, benchmark, span, equal=equal)
+        drawn = violin_figures(model, benchmark, equal=equal)
         for drawing, scenario in zip(drawn, ("CR", "ER"), strict=False):
             violins.append(folder.panel(drawing, f"{model.label}, {scenario}"))
     parts += _panels(

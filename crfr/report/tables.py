@@ -10,7 +10,8 @@ from crfr.report.rows import AVERAGE, FARS, PROTOCOLS, Row
 from crfr.report.sides import selected
 
 MISSING = "–"  # not measured
-COLUMNS = 9  # most resolutions of a table on the page; its CSV and Markdown have all
+# A table on the page has at most eight resolutions, these if it can; its CSV and Markdown have all.
+COLUMNS = (5, 7, 10, 14, 20, 28, 56, 112)  # px
 TERMINAL = 10  # most columns of the summary: it has to fit 80 characters
 Cell = tuple[str, ...]  # text; perhaps small print; perhaps "best"
 
@@ -41,7 +42,7 @@ def distance(value: float | None) -> str:
 
 def interval(low: float | None, high: float | None) -> str:
     """An interval of fractions, in %."""
-    return "" if low is None or high is None else f"{percent(low)} to {percent(high)}"
+    return "" if low is None or high is None else f"{percent(low)}–{percent(high)}"
 
 
 def _grid(
@@ -63,7 +64,7 @@ def _grid(
     for model in models:
         rows = model.curve(place, scenario)
         body.append(((model.label,), *(cell(rows[r]) if r in rows else (MISSING,) for r in resolutions)))  # fmt: skip  # noqa: E501
-    shown = chosen(resolutions, COLUMNS)
+    shown = list(COLUMNS) if set(COLUMNS) <= set(resolutions) else chosen(resolutions, len(COLUMNS))
     page = (0, *(1 + resolutions.index(r) for r in shown))
     heads = ("model", *(f"{r} px" for r in resolutions))
     file, title, note, small = words

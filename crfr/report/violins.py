@@ -43,10 +43,10 @@ def distances_at(pairs: Pairs, scenario: str, resolution: int) -> Float[np.ndarr
     return np.concatenate([pairs.at("CR_A", resolution), pairs.at("CR_B", resolution)])
 
 
-def limits(pairs: list[Pairs]) -> tuple[float, float]:
-    """The range of distances that the figures of a benchmark share."""
-    low = min(float(p.distances[name].min()) for p in pairs for name in p.distances)
-    high = max(float(p.distances[name].max()) for p in pairs for name in p.distances)
+def limits(pairs: Pairs) -> tuple[float, float]:
+    """The range of distances that both figures of a model share; siamese models need little."""
+    low = min(float(values.min()) for values in pairs.distances.values())
+    high = max(float(values.max()) for values in pairs.distances.values())
     return min(0.0, low), max(high, low + 1e-3)
 
 
@@ -79,18 +79,17 @@ def _figure(
     return figure
 
 
-def violin_figures(
-    model: Model, benchmark: str, span: tuple[float, float], *, equal: bool
-) -> list[Drawing]:
+def violin_figures(model: Model, benchmark: str, *, equal: bool) -> list[Drawing]:
     """The distributions in CR, and with `equal` in ER beside it; empty without the pairs' file."""
     pairs = model.pairs.get(benchmark)
+    if pairs is None:
+        return []
     drawn = []
-    for scenario in ("CR", "ER") if equal and pairs else ("CR",) if pairs else ():
-        assert pairs is not None
+    for scenario in ("CR", "ER") if equal else ("CR",):
         rows = model.curve(benchmark, scenario)
         thresholds = {r: t for r, row in rows.items() if (t := row.threshold) is not None}
         title = f"Distances in {scenario}, {model.label} on {benchmark}"
-        figure = _figure(pairs, scenario, thresholds, span)
+        figure = _figure(pairs, scenario, thresholds, limits(pairs))
         name = stem("distribution", benchmark, model.label, scenario)
         legend = [*HALVES, Entry("threshold", INK, line="--")]
         drawn.append(drawing(name, title, figure, legend, description=title))
