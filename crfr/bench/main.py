@@ -73,6 +73,8 @@ def bench_sweep(arguments: list[str]) -> None:
         flags.DEFINE_list("resolutions", ["5-112"], "In px.", flag_values=values)
         flags.DEFINE_boolean("matrix", False, "Time the matrix as well.", flag_values=values)
         string(values, "benchmark", "", "Also sweep this one, end to end.")
+        five = ["7", "14", "28", "56", "112"]
+        flags.DEFINE_list("swept", five, "The resolutions of this sweep.", flag_values=values)
         string(values, "out", "", "Also write the figures to this JSON file.")
 
     values = parse("bench sweep", arguments, define)
@@ -87,6 +89,7 @@ def bench_sweep(arguments: list[str]) -> None:
         matrix=values.matrix,
         evaluations=values.evaluations,
         benchmark=values.benchmark,
+        swept=integers("swept", values.swept),
         out=Path(values.out) if values.out else None,
     )
 

@@ -173,6 +173,7 @@ def bench_sweep(
     matrix: bool,
     evaluations: int,
     benchmark: str,
+    swept: list[int],
     out: Path | None,
 ) -> dict[str, Any]:
     """Time both; prints as it goes, writes JSON where asked."""
@@ -180,7 +181,7 @@ def bench_sweep(
     figures = {"images": images, "pairs": pairs, "embedding": width, "resolutions": resolutions}
     figures |= after_embedding(images, pairs, width, resolutions, matrix, evaluations)
     if benchmark:
-        figures |= end_to_end(benchmark, "tiny", 8, [7, 14, 28, 56, FULL], 256)
+        figures |= end_to_end(benchmark, "tiny", 8, swept, 256)
     figures |= {
         "devices": {"count": jax.device_count(), "kind": jax.devices()[0].device_kind},
         "versions": environment.versions(),

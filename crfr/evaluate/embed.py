@@ -76,8 +76,10 @@ def make_embed(
         embedding = function(pixels)
         if flip:
             embedding = embedding + function(np.ascontiguousarray(pixels[:, :, ::-1]))
-        norm = np.linalg.norm(embedding, axis=1, keepdims=True)
-        return embedding / np.where(norm > 0, norm, 1)  # zeros stay zeros, which the check finds
+        # In float64, where no square overflows.  Not finite stays so, which the check finds.
+        with np.errstate(invalid="ignore"):
+            norm = np.linalg.norm(embedding.astype(np.float64), axis=1, keepdims=True)
+            return (embedding / np.where(norm > 0, norm, 1)).astype(np.float32)  # zeros stay zeros
 
     return embed
 
