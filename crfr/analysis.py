@@ -105,11 +105,18 @@ def report(arguments: list[str]) -> None:
 
     def define(values: Flags) -> None:
         flags.DEFINE_multi_string("sweep", [], "Folders, DIR[,DIR...].", flag_values=values)
-        string(values, "out", "report.html", "The page to write.")
+        string(values, "out", "report.html", "The page; figures and tables go beside it.")
+        string(values, "dataset", "", "Folder of crfr dataset, to show it as well.")
+        string(values, "thresholds", "", "The mode to show, where sweeps have several.")
 
     values = parse("report", arguments, define)
     need("report", values, "sweep")
     from crfr.report.page import write_report
 
-    write_report([Path(d) for d in ",".join(values.sweep).split(",")], folder("out", values.out))
+    write_report(
+        [Path(d) for d in ",".join(values.sweep).split(",")],
+        folder("out", values.out),
+        dataset=Path(values.dataset) if values.dataset else None,
+        thresholds=values.thresholds or None,
+    )
     print(values.out)

@@ -86,12 +86,20 @@ def doctor(arguments: list[str]) -> None:
         string(values, "benchmark", "", "Benchmark spec, whose images should not be in the data.")
         string(values, "out", "doctor", "Folder for doctor.json and the pictures.")
         flags.DEFINE_integer("sample", None, "Images to draw at random.", flag_values=values)
+        flags.DEFINE_integer("workers", None, "Threads.", lower_bound=1, flag_values=values)
 
     values = parse("doctor", arguments, define)
     need("doctor", values, "data", "out")
     from crfr import prepare
 
-    if prepare.doctor(values.data, values.benchmark, folder("out", values.out), values.sample):
+    spoilt = prepare.doctor(
+        values.data,
+        values.benchmark,
+        folder("out", values.out),
+        values.sample,
+        workers=values.workers,
+    )
+    if spoilt:
         sys.exit(1)
 
 

@@ -76,6 +76,8 @@ def test_documented_commands_parse(line, monkeypatch):
     """By the real parser, up to the function that would do the work."""
     import crfr.bench.input
     import crfr.bench.step
+    import crfr.bench.sweep
+    import crfr.measure
     import crfr.prepare
     import crfr.quickstart
     import crfr.report.page
@@ -83,11 +85,14 @@ def test_documented_commands_parse(line, monkeypatch):
     called = []
     for module, name in [
         (commands, "train"),
-        (commands, "sweep"),
+        (crfr.measure, "sweep"),
+        (crfr.measure, "protocols"),
+        (crfr.measure, "dataset"),
         (crfr.report.page, "write_report"),
         (crfr.quickstart, "quickstart"),
         (crfr.bench.step, "bench_step"),
         (crfr.bench.input, "bench_input"),
+        (crfr.bench.sweep, "bench_sweep"),
         (crfr.prepare, "convert"),
         (crfr.prepare, "doctor"),
     ]:
