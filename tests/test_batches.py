@@ -2,11 +2,12 @@
 
 import itertools
 
+import grain
 import numpy as np
 import pytest
 from absl import flags
 
-from crfr.data.batches import train_batches
+from crfr.data.batches import shuffled, train_batches
 from crfr.errors import InputError
 
 
@@ -42,6 +43,16 @@ def test_an_epoch_is_a_permutation_and_no_tail_is_lost():
     for epoch in epochs:
         assert sorted(epoch) == list(range(26))
     assert (epochs[0] != epochs[1]).any()
+
+
+@pytest.mark.parametrize(("count", "batch", "seed"), [(26, 4, 1), (300, 7, 2**32 - 1), (1, 1, 0)])
+def test_the_order_is_that_of_grain_s_own_shuffle(count, batch, seed):
+    """So that runs that began before indices were drawn by the batch go on with their order."""
+    whole = grain.MapDataset.range(count).shuffle(seed=seed).repeat().batch(batch)
+    for number in range(3 * count // batch + 2):
+        found = shuffled(count, seed, number * batch, (number + 1) * batch)
+        np.testing.assert_array_equal(found, whole[number])
+        assert found.dtype == np.int64
 
 
 def test_examples_keep_their_images_and_types():

@@ -4,38 +4,54 @@ Shuffle, repeat, then batch: an epoch is a permutation of all images (of the who
 window), batches cross epoch ends and no tail is lost.  Any number of processes and threads reads
 the same global batches, and a run resumes at any step with no state.
 
-What is shuffled and batched are indices; a thread then reads a whole batch.  Threads serve, for
-file reads, libjpeg and copies work without the interpreter's lock: `crfr bench input` measures them
-against processes.  Memory: 37.6 kB an image, times batch, times the `2 * threads + 1` batches that
-are read ahead or being read.
+Grain counts the batches and runs the threads; a thread draws the indices of a whole batch and reads
+it.  (Grain's own shuffle() and batch() yield the same indices one by one and keep the interpreter's
+lock meanwhile, for a tenth of the time that a JPEG takes.)  Threads serve, for file reads, libjpeg
+and copies work without the lock: `crfr bench input` measures them against processes.  Memory: 37.6
+kB an image, times batch, times the `2 * threads + 1` batches that are read ahead or being read.
 """
 
 from collections.abc import Iterator
 
 import grain
 import numpy as np
-from jaxtyping import Int32, UInt8
+from grain.experimental import index_shuffle
+from jaxtyping import Int, Int32, UInt8
 
 from crfr.data.records import Source, Unreadable, read_batch
 from crfr.errors import InputError
 
+ENDLESS = 2**40  # steps
 Batch = dict[str, UInt8[np.ndarray, "b h w c"] | Int32[np.ndarray, " b"]]
 
 
-class _Reader:
-    """Indices -> the batch; a class, so that it can be sent to a process."""
+def shuffled(count: int, seed: int, start: int, stop: int) -> Int[np.ndarray, " b"]:
+    """The indices at the places `start` to `stop` - 1 of all epochs behind one another, each a
+    permutation of 0..count - 1 of its own.
+    """
+    places = (divmod(place, count) for place in range(start, stop))
+    drawn = [
+        index_shuffle(place, max_index=count - 1, seed=(seed + epoch) % 2**32, rounds=4)
+        for epoch, place in places
+    ]
+    return np.array(drawn, np.int64)
 
-    def __init__(self, source: Source, skip_unreadable: int):
-        self.source = source
-        self.skip_unreadable = skip_unreadable
+
+class _Reader:
+    """The number of a batch -> the batch; a class, so that it can be sent to a process."""
+
+    def __init__(self, source: Source, batch: int, seed: int, skip_unreadable: int):
+        self.arguments = source, batch, seed, skip_unreadable
         self.unreadable = Unreadable(skip_unreadable)
 
-    def __call__(self, indices: np.ndarray) -> Batch:
-        images, labels = read_batch(self.source, indices, self.unreadable)
+    def __call__(self, number: int) -> Batch:
+        source, batch, seed, _ = self.arguments
+        indices = shuffled(len(source), seed, number * batch, (number + 1) * batch)
+        images, labels = read_batch(source, indices, self.unreadable)
         return {"image": images, "label": labels}
 
     def __reduce__(self) -> tuple:
-        return _Reader, (self.source, self.skip_unreadable)
+        return _Reader, self.arguments
 
 
 def train_batches(
@@ -76,9 +92,9 @@ def train_batches(
         raise InputError(
             f"{len(source)} images are less than a batch of {batch}: give a smaller batch"
         )
-    indices = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat()
-    batches = indices.batch(batch // processes, drop_remainder=True)[process::processes][start:]
-    read = batches.map(_Reader(source, skip_unreadable))
+    first = start * processes + process
+    numbers = grain.MapDataset.range(first, first + ENDLESS * processes, processes)
+    read = numbers.map(_Reader(source, batch // processes, seed, skip_unreadable))
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     stream = read.to_iter_dataset(ahead)
     if workers:

@@ -76,6 +76,39 @@ def decode(image: bytes | np.ndarray, where: str) -> UInt8[np.ndarray, "h w 3"]:
     raise InputError(f"{where}: {width}x{height} px is too large; {DAMAGED}")
 
 
+def decode_sized(
+    image: bytes | np.ndarray, where: str, size: int
+) -> UInt8[np.ndarray, "size size 3"]:
+    """As `decode`; InputError for an image of another size too."""
+    decoded = decode(image, where)
+    if decoded.shape != (size, size, 3):
+        height, width = decoded.shape[:2]
+        raise InputError(
+            f"{where}: the image is {width}x{height} px (width x height), not {size}x{size}; "
+            f"align the faces and crop them to {size} px before packing"
+        )
+    return decoded
+
+
+def decode_into(image: bytes | np.ndarray, target: UInt8[np.ndarray, "h w 3"]) -> bool:
+    """Decode a JPEG of the target's size, or copy an array of it, into `target`.
+
+    False where it is none of these, or is damaged: `decode` then says what it is.  The decoder
+    reads the header once and writes each pixel once; it refuses images larger than the target.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.shape != target.shape:
+            return False
+        target[:] = image
+        return True
+    if image[:2] != b"\xff\xd8":
+        return False
+    try:
+        return simplejpeg.decode_jpeg(image, "RGB", buffer=target).shape == target.shape
+    except UNDECODABLE:
+        return False
+
+
 def decode_faces(
     title: str,
     count: int,

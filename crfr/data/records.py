@@ -13,7 +13,7 @@ from jaxtyping import Int, Int32, UInt8
 from crfr.data import faces
 from crfr.data.examples import open_array_records
 from crfr.data.folders import Folder
-from crfr.data.images import decode
+from crfr.data.images import decode_into, decode_sized
 from crfr.data.packs import Pack
 from crfr.data.prepared import find_prepared, is_prepared, open_folder, open_prepared
 from crfr.data.raw import Raw, is_raw
@@ -225,11 +225,13 @@ def read_batch(
         for offset in range(len(source)):
             index = (first + offset) % len(source)
             try:
-                example = read_example(source, index, size)
+                example = source[index]
+                if not decode_into(example["image"], images[row]):
+                    images[row] = decode_sized(example["image"], source.where(index), size)
             except InputError as error:
                 unreadable.add(index, error)
                 continue
-            images[row], labels[row] = example["image"], example["label"]
+            labels[row] = example["label"]
             break
         else:
             raise InputError(f"{source.where(first)}: no image of the source can be read")
@@ -239,11 +241,4 @@ def read_batch(
 def read_example(source: Source, index: int, size: int = 112) -> dict:
     """{"image": uint8 [size size 3] RGB, "label": int}; InputError for any other image."""
     where, example = source.where(index), source[index]
-    image = decode(example["image"], where)
-    if image.shape != (size, size, 3):
-        height, width = image.shape[:2]
-        raise InputError(
-            f"{where}: the image is {width}x{height} px (width x height), not {size}x{size}; "
-            f"align the faces and crop them to {size} px before packing"
-        )
-    return {"image": image, "label": example["label"]}
+    return {"image": decode_sized(example["image"], where, size), "label": example["label"]}
