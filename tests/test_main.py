@@ -113,7 +113,7 @@ def test_the_readme_s_commands_that_need_no_data_run(tmp_path, monkeypatch):
     assert "\nlaunch/quickstart.sh\n" in text
     for line in re.findall(r"^crfr .*$", text, re.M):
         words = shlex.split(line, comments=True)[1:]
-        if "faces_emore/" in line:  # the reader's own data
+        if "faces_emore/" in line:  # the reader's own data and models
             continue
         if words[0] == "train":
             words += SMALL
