@@ -209,7 +209,11 @@ def write_sweep(
         for r in sorted(resolutions, reverse=True):
             at = accuracy(method, r) - easier
             whole = draw_distances(method, at, same, rng)
-            for scenario, shift in (("CR_A", 0.002), ("CR_B", -0.002), ("ER", 0.01 if r < 56 else 0.0)):
+            for scenario, shift in (
+                ("CR_A", 0.002),
+                ("CR_B", -0.002),
+                ("ER", 0.01 if r < 56 else 0.0),
+            ):
                 drawn = whole if r == 112 else draw_distances(method, at + shift, same, rng)
                 values[benchmark, scenario, r] = figures(drawn, same)
                 arrays.setdefault(scenario, []).append(drawn)
@@ -233,7 +237,8 @@ def write_sweep(
         if matrix:
             write_matrix(path, method, benchmark, resolutions, modes, easier)
         if samples:
-            write_samples(path / "samples" / quote(benchmark, safe=""), same, sorted(resolutions))
+            few = [r for r in resolutions if r in RESOLUTIONS]  # of 108 only the report's
+            write_samples(path / "samples" / quote(benchmark, safe=""), same, few or resolutions)
     if len(benchmarks) > 1:
         for scenario, at in {(s, a) for _, s, a in values}:
             parts = [values[name, scenario, at] for name in benchmarks]

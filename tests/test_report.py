@@ -5,12 +5,11 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from report_page import Page, report_page
-from sweeps import CALL, FIVE, RESOLUTIONS, write_analysis, write_lines, write_sweep
+from sweeps import CALL, RESOLUTIONS, SHAPES, write_analysis, write_lines, write_sweep
 
 from crfr.report import (
     beside,
@@ -20,7 +19,7 @@ from crfr.report import (
     models,
     paper,
     provenance,
-    sides,
+    resolutions,
     tables,
 )
 from crfr.report.findings import findings
@@ -370,7 +369,12 @@ def test_table_2_has_the_papers_numbers_ours_and_the_difference(page, sweeps):
     theirs = [97.40, 96.76, 97.35, 96.98, 91.50, 76.78]
     start = next(i for i, row in enumerate(table) if row[0] == "ST-M1")
     assert table[start] == ["ST-M1", "paper", *(f"{v:.2f}" for v in theirs), "4 h 2 × baseline"]
-    assert table[start + 1] == ["ST-M1", "ours", *(f"{v:.2f}" for v in values), "4.0 s 2 × baseline"]
+    assert table[start + 1] == [
+        "ST-M1",
+        "ours",
+        *(f"{v:.2f}" for v in values),
+        "4.0 s 2 × baseline",
+    ]
     gaps = [f"{a - b:+.2f}" for a, b in zip(values, theirs, strict=True)]
     assert table[start + 2] == ["ST-M1", "ours − paper", *gaps, "–"]
     assert [row[1] for row in table if row[0] == "BT-7"] == ["ours"]  # not in the paper's table
@@ -463,18 +467,15 @@ def test_the_same_sweeps_give_the_same_page_and_files(tmp_path, sweeps, text):
     assert files == {p: p.read_bytes() for p in (tmp_path / "report_files").rglob("*.*")}
 
 
-def test_a_full_sweep_of_five_benchmarks_is_small_and_quick(tmp_path):
-    options = {"benchmarks": FIVE, "resolutions": tuple(range(5, 113)), "pairs": 200}
-    options |= {"matrix": True, "protocols": {"published": 1}}
-    dirs = [write_sweep(tmp_path / m, m, **options) for m in ("baseline", "bt-m", "st-m1")]
-    started = time.process_time()
-    page = report_page(tmp_path, dirs, dataset=write_analysis(tmp_path / "data", FIVE))
-    assert time.process_time() - started < 120
-    assert (tmp_path / "report.html").stat().st_size < 5_000_000
-    assert len(page.table("CR accuracy on cplfw")[1]) == 9
-    table = (tmp_path / "report_files/tables/accuracy-CR-cplfw.csv").read_text().splitlines()
+def test_a_full_sweep_is_small(tmp_path):
+    options = {"resolutions": tuple(range(5, 113)), "pairs": 100, "protocols": {"published": 1}}
+    dirs = [write_sweep(tmp_path / m, m, matrix=True, **options) for m in SHAPES if m in METHODS]
+    page = report_page(tmp_path, dirs)
+    # so that three models on five benchmarks and their average stay under 5 MB
+    assert (tmp_path / "report.html").stat().st_size < 850_000
+    assert len(page.table("CR accuracy on lfw")[1]) == 9
+    table = (tmp_path / "report_files/tables/accuracy-CR-lfw.csv").read_text().splitlines()
     assert len(table[0].split(",")) == 1 + 2 * 108
-    assert page.missing.count("crfr ") == 0 or "Table 1" not in page.missing
 
 
 def test_the_report_imports_no_jax():
@@ -483,7 +484,7 @@ def test_the_report_imports_no_jax():
     subprocess.run([sys.executable, "-c", f"import {modules}; {check}"], check=True)
 
 
-@pytest.mark.parametrize("module", [comparison, drawing, models, paper, provenance, sides])
+@pytest.mark.parametrize("module", [comparison, drawing, models, paper, provenance, resolutions])
 def test_examples_in_docstrings(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted

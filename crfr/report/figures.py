@@ -19,8 +19,9 @@ from crfr.report.drawing import (
     style,
     tick_labels,
 )
-from crfr.report.models import Model, Report, chosen
+from crfr.report.models import Model, Report
 from crfr.report.render import Drawing, drawing
+from crfr.report.resolutions import chosen
 from crfr.report.rows import Row
 
 MOST_TICKS = 10  # a sweep of more resolutions has ticks and markers at some of them

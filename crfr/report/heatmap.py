@@ -7,8 +7,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from crfr.report.drawing import INK, PANEL, RULE, stem, tick_labels
-from crfr.report.models import Model, chosen
+from crfr.report.models import Model
 from crfr.report.render import Drawing, drawing
+from crfr.report.resolutions import chosen
 from crfr.report.sides import Matrix
 
 MAP = "cividis"  # rises in lightness, and looks alike to colour-blind readers

@@ -3,10 +3,10 @@
 Whatever would put numbers that are not comparable into one table stops the report (InputError).
 """
 
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from crfr.errors import InputError
 from crfr.report import paper
 from crfr.report.analysis import Analysis, read_analysis
-from crfr.report.rows import AVERAGE, PROTOCOLS, Row, Sweep, read_sweep
+from crfr.report.rows import AVERAGE, PAIRED, PROTOCOLS, Row, Sweep, read_sweep
 from crfr.report.sides import (
     Matrix,
     Pairs,
@@ -45,10 +45,16 @@ class Model:
     pairs: dict[str, Pairs] = field(default_factory=dict)
     matrices: dict[str, Matrix] = field(default_factory=dict)
 
+    @cached_property
+    def _curves(self) -> dict[tuple[str, str], dict[int, Row]]:
+        curves: dict[tuple[str, str], dict[int, Row]] = {}
+        for (benchmark, scenario, r), row in sorted(self.cells.items()):
+            curves.setdefault((benchmark, scenario), {})[r] = row
+        return curves
+
     def curve(self, benchmark: str, scenario: str) -> dict[int, Row]:
         """Resolution in px -> row, by rising resolution."""
-        found = {r: row for (b, s, r), row in self.cells.items() if (b, s) == (benchmark, scenario)}
-        return dict(sorted(found.items()))
+        return self._curves.get((benchmark, scenario), {})
 
     def protocol(self, benchmark: str, protocol: str) -> Row | None:
         """The row of a protocol: as published where that was measured, else seeded."""
@@ -76,7 +82,8 @@ class Report:
 
     def resolutions(self, benchmark: str) -> list[int]:
         """Every resolution in px at which any model was measured, rising."""
-        return sorted({r for m in self.models for (b, _, r) in m.cells if b == benchmark})
+        curves = [m.curve(benchmark, scenario) for m in self.models for scenario in PAIRED]
+        return sorted({r for curve in curves for r in curve})
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -233,16 +240,3 @@ def read_report(
     fingerprints = {n: b["fingerprint"] for s in sweeps for n, b in s.about["benchmarks"].items()}
     analysis = read_analysis(dataset, fingerprints, rows[0].degradation) if dataset else None
     return Report(models, tuple(sweeps), benchmarks, average, mode, samples, analysis)
-
-
-def chosen(resolutions: list[int], most: int) -> list[int]:
-    """At most `most` of the rising resolutions, about even in octaves, both ends among them.
-
-    >>> chosen(list(range(5, 113)), 10)
-    [5, 7, 10, 14, 20, 28, 40, 56, 79, 112]
-    """
-    if len(resolutions) <= most:
-        return resolutions
-    low, high = math.log2(resolutions[0]), math.log2(resolutions[-1])
-    targets = [low + (high - low) * i / (most - 1) for i in range(most)]
-    return sorted({min(resolutions, key=lambda r: abs(math.log2(r) - t)) for t in targets})

@@ -8,6 +8,8 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from crfr.errors import InputError
 from crfr.report import paper
 from crfr.report.absent import absent
@@ -139,8 +141,8 @@ def _add_numbers(report: Report, folder: Folder) -> None:
             for name, values in matrix.figures.items():
                 heads = ",".join(["first px \\ second px", *map(str, matrix.resolutions)])
                 lines = [
-                    ",".join([str(r), *(repr(float(v)) for v in line)])
-                    for r, line in zip(matrix.resolutions, values, strict=True)
+                    ",".join([str(r), *line])
+                    for r, line in zip(matrix.resolutions, np.char.mod("%.6g", values), strict=True)
                 ]
                 folder.add_matrix(
                     stem(benchmark, model.label, name), "\n".join([heads, *lines, ""])

@@ -10,7 +10,8 @@ from crfr.report.analysis import AGAIN, Analysis
 from crfr.report.drawing import stem
 from crfr.report.formats import escape
 from crfr.report.models import Report
-from crfr.report.sides import TILE, open_image, selected, tiles
+from crfr.report.resolutions import selected
+from crfr.report.sides import TILE, open_image, tiles
 from crfr.report.tables import MISSING, Table, distance
 
 PAIRS = 6  # most sample pairs on a page

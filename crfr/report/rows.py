@@ -175,7 +175,11 @@ def _row(record: dict, where: str) -> Row:
         raise InputError(f"{where}: {row.scenario} with resolution {row.resolution}: {AGAIN}")
     if (row.drawn is None) != (row.scenario in PAIRED):
         raise InputError(f"{where}: {row.scenario} with drawn {row.drawn!r}: {AGAIN}")
-    if not 1 <= (row.resolution or 1) <= 112 or row.pairs < 1 or row.draws < 1:
+    if (
+        not 1 <= (1 if row.resolution is None else row.resolution) <= 112
+        or row.pairs < 1
+        or row.draws < 1
+    ):
         numbers = f"resolution {row.resolution}, {row.pairs} pairs, {row.draws} draws"
         raise InputError(f"{where}: {numbers}: {AGAIN}")
     if set(row.tar) != set(FARS):

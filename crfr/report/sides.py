@@ -15,9 +15,9 @@ from PIL import Image, UnidentifiedImageError
 
 from crfr import environment
 from crfr.errors import InputError
+from crfr.report.resolutions import selected
 from crfr.report.rows import AGAIN, Row, Sweep
 
-PAPER = (7, 14, 28, 56, 112)  # px, the resolutions of the paper's distributions (section 4.3)
 HALVES = ("CR_A", "CR_B", "ER")  # the scenarios that pairs have distances in
 TILE = 112  # px, the side of an image
 FARTHEST = 2.0 + 1e-4  # a cosine distance, with what float32 adds to it
@@ -51,22 +51,11 @@ class Samples:
     strips: dict[int, Path]
 
 
-def selected(resolutions: list[int]) -> list[int]:
-    """At most six of the rising resolutions: the lowest, and the paper's five or the likes of them.
-
-    >>> selected([5, 6, 7, 14, 28, 56, 112]), selected([8, 16, 32])
-    ([5, 7, 14, 28, 56, 112], [8, 16, 32])
-    """
-    five = [r for r in resolutions if r in PAPER]
-    if len(five) < 3:
-        five = resolutions[:: -(-len(resolutions) // 5) or 1] + resolutions[-1:]
-    return sorted({*resolutions[:1], *five})
-
-
 def _load(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """All arrays of an .npz file, which has to have those of `names`."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here, because np.load leaves a damaged file open
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = dict(file.items())
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: damaged ({error}): delete it and {AGAIN}") from error
@@ -117,7 +106,7 @@ def read_pairs(sweep: Sweep, benchmark: str) -> Pairs | None:
     found: dict[str, dict[int, np.ndarray]] = {}
     for name in HALVES:
         array = arrays.get(name, np.full((len(resolutions), pairs), np.nan))
-        if array.shape != (len(resolutions), pairs):
+        if array.shape != (len(resolutions), pairs) or array.dtype.kind != "f":
             _check(path, name, array, (len(resolutions), pairs), -1e-4, FARTHEST)
         measured = [i for i in range(len(resolutions)) if not np.isnan(array[i]).all()]
         _check(path, name, array[measured], (len(measured), pairs), -1e-4, FARTHEST)

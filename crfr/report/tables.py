@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crfr.report.drawing import stem
-from crfr.report.models import Model, Report, chosen, read_report
+from crfr.report.models import Model, Report, read_report
+from crfr.report.resolutions import chosen, selected
 from crfr.report.rows import AVERAGE, FARS, PROTOCOLS, Row
-from crfr.report.sides import selected
 
 MISSING = "–"  # not measured
 # A table on the page has at most eight resolutions, these if it can; its CSV and Markdown have all.
