@@ -35,9 +35,9 @@ from crfr.workdir import check_same_data, open_workdir, record_start
 
 def build(config: Config, span: int, rate: optax.Schedule) -> tuple[Any, Any]:
     """(network, optimizer) of a config; `span` is the number of devices a BatchNorm group spans."""
-    settings = {name: value for name, value in config.model.items() if name != "bn_group"}
+    settings = {n: value for n, value in config.model.items() if n not in ("bn_group", "bn_frozen")}
     network = resnet.build(**settings, bn_span=span)
-    return network, make_optimizer(learning_rate=rate, **config.optimizer)
+    return network, make_optimizer(learning_rate=rate, **config.optimizer.to_dict())
 
 
 def build_for_evaluation(values: dict[str, Any]) -> tuple[Any, Any]:
@@ -80,6 +80,8 @@ def compile_training(
         distance_weight=method.distance_weight if weight is None else weight,
         classes=classes,
         bn_group=config.model.bn_group,
+        bn_frozen=config.model.bn_frozen,
+        rates=config.optimizer.rates.to_dict(),
         rate=rate,
         tx=tx,
     )

@@ -22,11 +22,12 @@ def recipe() -> Config:
             "method": "baseline",  # baseline, bt-R, bt-m, st-R, st-m1, st-m2
             "seed": 0,
             "data": "faces",  # a source spec
+            "init": {"weights": ""},  # start from these (docs/finetune.md); empty: at random
             "batch": 128,  # images a step, over all devices
             "epochs": 16.0,
             "distance_weight": config_dict.placeholder(float),  # unset: the method's (25 or 3)
             "model": {
-                "name": "resnet50",  # resnet50, resnet18, tiny
+                "name": "resnet50",  # resnet50, resnet18, iresnet18|34|50|100, tiny
                 "version": "v1",  # of ResNet-50.  v1: stride in the first 1x1; v1.5: in the 3x3
                 "width": config_dict.placeholder(
                     int
@@ -40,6 +41,7 @@ def recipe() -> Config:
                 "bn_group": 128,  # images that share BatchNorm statistics; 0: the whole batch
                 "bn_epsilon": 1e-5,
                 "bn_momentum": 0.9,
+                "bn_frozen": False,  # keep the running statistics and train with them
             },
             "margin": {
                 "name": "arcface",  # arcface, cosface
@@ -55,6 +57,9 @@ def recipe() -> Config:
                 "momentum": 0.9,
                 "weight_decay": 5e-4,
                 "decay_norm_and_bias": False,
+                # factors of the learning rate of each part; 0 freezes it.  trunk: up to the
+                # features; head: the layers that make the embedding; classes: the class matrix
+                "rates": {"trunk": 1.0, "head": 1.0, "classes": 1.0},
             },
             "schedule": {
                 "kind": "steps",  # steps, cosine
@@ -109,6 +114,9 @@ _LIMITS = {
     "margin.margin": _between(0, math.pi),
     "optimizer.momentum": _between(0, 1),
     "optimizer.weight_decay": _between(0, math.inf),
+    "optimizer.rates.trunk": _between(0, math.inf),
+    "optimizer.rates.head": _between(0, math.inf),
+    "optimizer.rates.classes": _between(0, math.inf),
     "schedule.learning_rate": _POSITIVE,
     "schedule.drops": (
         lambda v: all(isinstance(e, int | float) and 0 < e < math.inf for e in v),
@@ -142,6 +150,13 @@ def check_config(config: Config) -> None:
             value = value[name]
         if not allowed(value):
             raise InputError(f"--config.{key}={value}: give {text}")
+    if not any(config.optimizer.rates.values()):
+        raise InputError("--config.optimizer.rates: all are 0, so nothing would be trained")
+    if config.model.bn_frozen and not config.init.weights:
+        raise InputError(
+            "--config.model.bn_frozen=True: there are no statistics to keep without "
+            "--config.init.weights"
+        )
     method, s = parse_method(config.method), config.schedule
     if config.distance_weight is not None and len(method.views) == 1:
         raise InputError(

@@ -94,6 +94,8 @@ def test_the_matrix_holds_cr_and_er(monkeypatch, block):
             assert cells[name][place, place] == pytest.approx(by["ER", r][name], abs=1e-6)
             if name.startswith("accuracy_"):
                 continue  # an interval of a mean is no mean of intervals
+            assert cells[name][place, 0] == pytest.approx(by["CR_A", r][name], abs=1e-6)
+            assert cells[name][0, place] == pytest.approx(by["CR_B", r][name], abs=1e-6)
             both = (cells[name][place, 0] + cells[name][0, place]) / 2
             assert both == pytest.approx(by["CR", r][name], abs=1e-6)
     assert set(cells) == {*FIGURES, "tar", "far_threshold", "resolutions", "fars"}

@@ -22,7 +22,12 @@ METHODS = ["baseline", "bt-7", "bt-m", "st-7", "st-m1", "st-m2"]
 BATCH, CLASSES = 32, 50
 
 
-def setup(method, devices, group, dtype="float32", margin="arcface", rate=0.01):
+EVEN = {"trunk": 1.0, "head": 1.0, "classes": 1.0}
+
+
+def setup(
+    method, devices, group, dtype="float32", margin="arcface", rate=0.01, rates=EVEN, frozen=False
+):
     mesh = sharding.make_mesh(devices)
     network = resnet.build(
         "tiny",
@@ -32,7 +37,12 @@ def setup(method, devices, group, dtype="float32", margin="arcface", rate=0.01):
         bn_span=group_span(BATCH, group, devices),
     )
     tx = make_optimizer(
-        "sgd", lambda _: rate, momentum=0.9, weight_decay=5e-4, decay_norm_and_bias=False
+        "sgd",
+        lambda _: rate,
+        momentum=0.9,
+        weight_decay=5e-4,
+        decay_norm_and_bias=False,
+        rates=rates,
     )
     init = partial(init_state, network, CLASSES, tx)
     shapes = jax.eval_shape(init, jax.random.key(0))
@@ -43,6 +53,7 @@ def setup(method, devices, group, dtype="float32", margin="arcface", rate=0.01):
         network=network, rate=lambda _: rate, tx=tx,
         margin={"name": margin, "scale": 16.0, "margin": 0.3, "gradient": "true"},
         distance_weight=method.distance_weight, classes=CLASSES, bn_group=group,
+        bn_frozen=frozen, rates=rates,
     )  # fmt: skip
     return mesh, state, update, constants
 
@@ -133,7 +144,7 @@ def test_vmapped_branches_and_groups_equal_a_plain_loop(method):
         keys = jax.random.split(jax.random.key(3), which.shape)
         matrices = jnp.asarray(view_bank(method.resolutions, 128), jnp.float64)
         args = (images, which, draws, matrices, keys)
-        got, stats = jax.jit(partial(embed_branches, network, mesh, group))(
+        got, stats = jax.jit(partial(embed_branches, network, mesh, group, False))(
             variables["params"], variables["batch_stats"], *args
         )
         views = make_views(images, which, draws, matrices)
@@ -239,3 +250,65 @@ def test_warmup_rises_linearly_and_keeps_the_drops():
         learning_rate("cosine", 0.1, (), 0.1, 50, 50)
     with pytest.raises(InputError, match="drops begin at step 20, inside the 20 steps"):
         learning_rate("steps", 0.1, (20, 30), 0.1, 20, 50)
+
+
+def parts_of(params):
+    """Leaves by part: the trunk, the head that makes the embedding, the class matrix."""
+    backbone = dict(params["backbone"])
+    head = {name: backbone.pop(name) for name in resnet.HEAD}
+    parts = {"trunk": backbone, "head": head, "classes": params["classes"]}
+    return {name: [np.asarray(leaf) for leaf in jax.tree.leaves(p)] for name, p in parts.items()}
+
+
+@pytest.mark.parametrize("method", ["bt-7", "st-7"])
+def test_rates_scale_the_change_of_each_part(method):
+    """Of one update from the same state: decay and gradient alike; a rate of 0 changes no bit."""
+    rates = {"trunk": 0.0, "head": 0.5, "classes": 2.0}
+    moved = []
+    for chosen in (EVEN, rates):
+        mesh, state, update, constants = setup(method, 1, 0, rates=chosen)
+        before = parts_of(state.params)
+        state, _ = update(state, *batch_of(mesh, 0), *constants)
+        after = parts_of(state.params)
+        moved.append({n: [b - a for a, b in zip(before[n], after[n], strict=True)] for n in before})
+    plain, scaled = moved
+    for part, rate in rates.items():
+        assert any(np.abs(change).max() > 1e-5 for change in plain[part])
+        for a, b in zip(plain[part], scaled[part], strict=True):
+            np.testing.assert_allclose(b, rate * a, atol=1e-6 if rate else 0)
+
+
+def test_a_frozen_trunk_costs_no_backward_pass():
+    flops = []
+    for rates in (EVEN, EVEN | {"trunk": 0.0}):
+        mesh, state, update, constants = setup("baseline", 1, 0, rates=rates)
+        compiled = update.lower(state, *batch_of(mesh, 0), *constants).compile()
+        flops.append(compiled.cost_analysis()["flops"])
+    # of three passes over the trunk one is left; the views and the head cost what they did
+    assert flops[1] < 0.65 * flops[0]
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_normalises_by_them():
+    mesh, state, update, constants = setup("st-7", 1, 0, frozen=True)
+    before = jax.tree.map(np.asarray, state.batch_stats)
+    images, label = batch_of(mesh, 0)
+    state, scalars = update(state, images, label, *constants)
+    jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, state.batch_stats))
+    # with running statistics the other images of the batch say nothing about an image
+    mesh, state, update, constants = setup("baseline", 1, 0, frozen=True)
+    network = resnet.build("tiny", embedding=32, dropout=0.0)
+    alone, together = (
+        embed_branches(
+            network, mesh, 0, True, state.params["backbone"], state.batch_stats,
+            part, jnp.zeros((1, len(part)), jnp.int32), no_draws(len(part)),
+            jnp.asarray(view_bank((112,), 112)), jax.random.split(jax.random.key(0), (1, len(part))),
+        )[0]
+        for part in (images[:1], images)
+    )  # fmt: skip
+    np.testing.assert_allclose(alone[0, 0], together[0, 0], atol=1e-5)
+
+
+def no_draws(count):
+    return draw(
+        Augmentation(crop=112, flip=False, brightness=0, saturation=0), jax.random.key(0), count
+    )

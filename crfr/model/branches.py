@@ -51,6 +51,7 @@ def embed_branches(
     network: ResNet,
     mesh: Mesh,
     group: int,
+    frozen: bool,
     params: Tree,
     batch_stats: Tree,
     images: UInt8[Array, "b h w c"],
@@ -63,6 +64,7 @@ def embed_branches(
 
     Every branch and every BatchNorm group of `group` consecutive images is a forward pass with
     statistics of its own; the running statistics become the mean over groups and branches.
+    `frozen`: all are normalised by the running statistics, which stay as they are.
     `dropout_keys` is [r b].
     """
 
@@ -72,7 +74,7 @@ def embed_branches(
         embedding, new = network.apply(
             {"params": params, "batch_stats": batch_stats},
             views,
-            train=True,
+            train=not frozen,
             dropout_keys=keys,
             mutable=["batch_stats"],
         )

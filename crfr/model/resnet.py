@@ -1,8 +1,8 @@
 """ResNets for 112 x 112 x 3 faces with an embedding head (paper section 3.1; ArcFace's option E).
 
 ResNet-50 in both published forms: v1 strides in a block's first 1x1 convolution (Keras' ImageNet
-weights), v1.5 in its 3x3 (torchvision's, timm's).  All padding is explicit and symmetric, as in
-both families.
+weights), v1.5 in its 3x3 (torchvision's, timm's).  InsightFace's IR networks (iresnet.py).  All
+padding is explicit and symmetric, as in all these families.
 """
 
 import functools
@@ -14,14 +14,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from crfr.errors import InputError, unknown
+from crfr.model.iresnet import IRBlock, PReLU
 from crfr.model.norm import BatchNorm
 
-# name -> blocks a stage, channels of the first stage, bottleneck blocks?
+# name -> blocks a stage, channels of the first stage, kind of the blocks
 ARCHITECTURES = {
-    "resnet50": ((3, 4, 6, 3), 64, True),
-    "resnet18": ((2, 2, 2, 2), 64, False),
-    "tiny": ((1, 1, 1, 1), 8, False),
+    "resnet50": ((3, 4, 6, 3), 64, "bottleneck"),
+    "resnet18": ((2, 2, 2, 2), 64, "basic"),
+    "tiny": ((1, 1, 1, 1), 8, "basic"),
+    "iresnet18": ((2, 2, 2, 2), 64, "iresnet"),
+    "iresnet34": ((3, 4, 6, 3), 64, "iresnet"),
+    "iresnet50": ((3, 4, 14, 3), 64, "iresnet"),
+    "iresnet100": ((3, 13, 30, 3), 64, "iresnet"),
 }
+
+# Layers that make the embedding out of the features; all before them is the trunk.
+HEAD = frozenset({"norm_features", "dense", "norm_embedding"})
 
 
 class Block(nn.Module):
@@ -62,6 +70,8 @@ def drop(x: Float[Array, "n h w c"], keys: Array, rate: float) -> Float[Array, "
 class ResNet(nn.Module):
     """Images [n h w 3], float RGB in 0..255 -> embeddings [n d], not yet of unit norm.
 
+    `train`: BatchNorm uses the statistics of the images; `dropout_keys`: drop features.
+    block: "bottleneck", "basic" or "iresnet".
     head: "E" is BN - dropout - flatten - dense - BN; "plain" is the paper's flatten - dropout -
     dense. input_mean, input_std: a pixel enters as (x - mean) / std; they belong to the weight
     family.
@@ -69,7 +79,7 @@ class ResNet(nn.Module):
 
     stages: tuple[int, ...]
     width: int
-    bottleneck: bool
+    block: str
     stride_first: bool
     head: str
     embedding: int
@@ -113,22 +123,26 @@ class ResNet(nn.Module):
 
         mean, std = (jnp.asarray(v, images.dtype) for v in (self.input_mean, self.input_std))
         x = ((images - mean) / std).astype(self.dtype)
-        x = nn.relu(norm(name="norm_stem")(conv(self.width, 7, 2, "conv_stem")(x), train))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
+        improved = self.block == "iresnet"
+        prelu = functools.partial(PReLU, self.dtype, self.param_dtype)
+        x = conv(self.width, *((3, 1) if improved else (7, 2)), "conv_stem")(x)
+        x = norm(name="norm_stem")(x, train)
+        x = prelu(name="prelu_stem")(x) if improved else nn.relu(x)
+        if not improved:
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
         for stage, blocks in enumerate(self.stages):
-            for block in range(blocks):
-                x = Block(
-                    self.width * 2**stage,
-                    2 if stage > 0 and block == 0 else 1,
-                    self.bottleneck,
-                    self.stride_first,
-                    conv,
-                    norm,
-                    name=f"stage{stage}_block{block}",
-                )(x, train)
+            for i in range(blocks):
+                channels, name = self.width * 2**stage, f"stage{stage}_block{i}"
+                stride = 2 if i == 0 and (stage > 0 or improved) else 1
+                if improved:
+                    block = IRBlock(channels, stride, conv, norm, prelu, name=name)
+                else:
+                    wide = self.block == "bottleneck"
+                    block = Block(channels, stride, wide, self.stride_first, conv, norm, name=name)
+                x = block(x, train)
         if self.head == "E":
             x = norm(name="norm_features")(x, train)
-        if train and self.dropout > 0 and dropout_keys is not None:
+        if self.dropout > 0 and dropout_keys is not None:
             x = drop(x, dropout_keys, self.dropout)
         x = x.reshape(x.shape[0], -1)
         x = nn.Dense(
@@ -159,7 +173,7 @@ def build(
     dtype: str = "float32",
     param_dtype: str = "float32",
 ) -> ResNet:
-    """The network of a name ("resnet50", "resnet18", "tiny"); `width` overrides its first stage's
+    """The network of a name ("resnet50", "tiny", ...); `width` overrides its first stage's
     channels.
 
     Raises InputError for a name, version ("v1", "v1.5"), head ("E", "plain") or dtype that is
@@ -177,15 +191,15 @@ def build(
         raise InputError("model.dtype=float64: needs JAX_ENABLE_X64=1 in the environment")
     if not 0 <= dropout < 1:
         raise InputError(f"model.dropout={dropout}: give a rate in [0, 1)")
-    stages, default_width, bottleneck = ARCHITECTURES[name]
-    if version != "v1" and not bottleneck:
+    stages, default_width, block = ARCHITECTURES[name]
+    if version != "v1" and block != "bottleneck":
         raise InputError(
             f"model.version={version}: {name} has one form only; leave it at v1, or choose resnet50"
         )
     return ResNet(
         stages=stages,
         width=width or default_width,
-        bottleneck=bottleneck,
+        block=block,
         stride_first=version == "v1",
         head=head,
         embedding=embedding,

@@ -1,5 +1,6 @@
 """The state of a training run: one frozen pytree, and how it starts."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -9,7 +10,7 @@ import optax
 from jaxtyping import Array
 
 from crfr.errors import unknown
-from crfr.model.resnet import ResNet
+from crfr.model.resnet import HEAD, ResNet
 from crfr.views.degrade import SIDE
 
 # Rows of the class matrix are padded to a multiple of this, whatever the devices, so that a
@@ -61,6 +62,29 @@ def decay_mask(params: Any, norm_and_bias: bool) -> Any:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
+def rates_of(params: Any, rates: Mapping[str, float]) -> Any:
+    """The factor of the learning rate of every leaf, by its part: "classes" (the class matrix),
+    "head" (the layers that make the embedding) or "trunk" (those before).
+    """
+
+    def rate(path: tuple, _: Any) -> float:
+        names = [part.key for part in path]
+        if names[0] == "classes":
+            return rates["classes"]
+        return rates["head" if names[1] in HEAD else "trunk"]
+
+    return jax.tree_util.tree_map_with_path(rate, params)
+
+
+def freeze(params: Any, rates: Mapping[str, float]) -> Any:
+    """The parameters, those of rate 0 without a gradient: their backward pass is not computed."""
+    return jax.tree.map(
+        lambda leaf, rate: leaf if rate else jax.lax.stop_gradient(leaf),
+        params,
+        rates_of(params, rates),
+    )
+
+
 def make_optimizer(
     name: str,
     learning_rate: optax.Schedule,
@@ -68,17 +92,30 @@ def make_optimizer(
     momentum: float,
     weight_decay: float,
     decay_norm_and_bias: bool,
+    rates: Mapping[str, float],
 ) -> optax.GradientTransformation:
-    """ "sgd": L2 added to the gradient before momentum (the paper's).  "adamw": decoupled decay."""
+    """ "sgd": L2 added to the gradient before momentum (the paper's).  "adamw": decoupled decay.
+
+    `rates` scales the learning rate of each part, and with it its decay; 0 leaves a part as it is.
+    """
 
     def mask(params: Any) -> Any:
         return decay_mask(params, decay_norm_and_bias)
 
     if name == "sgd":
-        return optax.chain(
+        tx = optax.chain(
             optax.add_decayed_weights(weight_decay, mask),
             optax.sgd(learning_rate, momentum),
         )
-    if name == "adamw":
-        return optax.adamw(learning_rate, b1=momentum, weight_decay=weight_decay, mask=mask)
-    raise unknown("optimizer.name", name, ("sgd", "adamw"))
+    elif name == "adamw":
+        tx = optax.adamw(learning_rate, b1=momentum, weight_decay=weight_decay, mask=mask)
+    else:
+        raise unknown("optimizer.name", name, ("sgd", "adamw"))
+    if set(rates.values()) == {1.0}:
+        return tx
+
+    def scale(updates: Any, params: Any) -> Any:
+        del params
+        return jax.tree.map(lambda u, rate: u * rate, updates, rates_of(updates, rates))
+
+    return optax.chain(tx, optax.stateless(scale))

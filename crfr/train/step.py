@@ -18,7 +18,7 @@ from crfr.model.margin import margin_logits
 from crfr.model.norm import AXIS
 from crfr.model.resnet import ResNet
 from crfr.train.sharding import by_example, replicated, state_sharding
-from crfr.train.state import State
+from crfr.train.state import State, freeze
 from crfr.views.augment import Augmentation, draw, view_bank
 from crfr.views.methods import Method, draw_resolutions
 
@@ -65,6 +65,8 @@ def update(
     distance_weight: float,
     classes: int,
     bn_group: int,
+    bn_frozen: bool,
+    rates: Mapping[str, float],
     rate: optax.Schedule,
     tx: optax.GradientTransformation,
 ) -> tuple[State, Scalars]:
@@ -78,10 +80,12 @@ def update(
     dropout_keys = jax.random.split(dropout_key, which.shape)
 
     def loss_of(params: Any) -> tuple[Float[Array, ""], tuple[Any, Scalars]]:
+        params = freeze(params, rates)
         embeddings, batch_stats = embed_branches(
             network,
             mesh,
             bn_group,
+            bn_frozen,
             params["backbone"],
             state.batch_stats,
             images,
