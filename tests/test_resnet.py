@@ -95,7 +95,7 @@ def test_forward_equals_numpy(name, version, head, width):
         plain = jax.tree.map(np.asarray, variables)
         expected = numpy_resnet(
             plain["params"], plain["batch_stats"], np.asarray(images), network.stages,
-            network.bottleneck, version, head, 1e-3,
+            network.block == "bottleneck", version, head, 1e-3,
         )  # fmt: skip
         np.testing.assert_allclose(result, expected, rtol=1e-9)
 
