@@ -15,11 +15,12 @@ from sweeps import RESOLUTIONS, write_analysis, write_lines, write_sweep
 
 from crfr.evaluate.statistics import paired_test, resampling
 from crfr.evaluate.verification import kfold
-from crfr.report import comparison, figures, heatmap, models, pictures, training, violins
+from crfr.report import comparison, figures, heatmap, models, pictures, tables, training, violins
 from crfr.report.drawing import INK, styles
 from crfr.report.page import write_report
 from crfr.report.render import VARIABLES
 
+CR = ("CR_A", "CR_B")
 EVERY = (*range(5, 19), 28, 56, 112)
 
 
@@ -104,6 +105,33 @@ def test_what_the_sweeps_have_not_is_left_out_and_listed(tmp_path, options, gone
     assert "Figs 1, 9 and 12" in page.missing
     assert "Fig. 15" not in page.missing  # there is no training of it to show
     assert "lfw" not in page.missing or options.get("benchmarks") or "Table" not in missing
+
+
+@pytest.mark.parametrize("kept", ["ER", "low_res"])
+def test_sweeps_of_other_scenarios_alone(tmp_path, kept):
+    names = ("lfw", "cfp_fp")
+    sweep = write_sweep(tmp_path / "a", benchmarks=names, pairs=60, protocols={"seeded": 2})
+    rows = [json.loads(line) for line in (sweep / "rows.jsonl").read_text().splitlines()]
+    write_lines(sweep / "rows.jsonl", [row for row in rows if row["scenario"] == kept])
+    for name in names:
+        with np.load(sweep / "pairs" / f"{name}.npz") as file:
+            arrays = dict(file.items())
+        for half in ("CR_A", "CR_B", "ER"):
+            # what the sweep leaves there of scenarios that it was not asked for
+            if kept == "low_res":
+                arrays[half] = arrays[half][:0]
+            elif half != "ER":
+                arrays[half][:, 0] = np.nan
+        if kept == "low_res":
+            arrays["resolutions"] = arrays["resolutions"][:0]
+        np.savez(sweep / "pairs" / f"{name}.npz", **arrays)
+    page = report_page(tmp_path, [sweep])
+    assert page.texts["h1"] == ["baseline measured on average"]
+    assert ("baseline, ER" in page.texts["h4"]) == (kept == "ER")
+    assert "baseline, CR" not in page.texts["h4"]
+    assert page.has_table("ER accuracy on lfw" if kept == "ER" else "Protocols on average")
+    assert not page.has_table("CR accuracy")
+    assert tables.summary_table([sweep]) == ""
 
 
 def test_missing_metrics_leave_a_note(tmp_path):
@@ -221,8 +249,8 @@ def test_densities_follow_the_distances():
 def test_distances_of_cr_are_those_of_both_directions(report):
     pairs = report.models[0].pairs["lfw"]
     both = violins.distances_at(pairs, "CR", 7)
-    np.testing.assert_array_equal(both, np.r_[pairs.at("CR_A", 7), pairs.at("CR_B", 7)])
-    assert pairs.resolutions == (112, 56, 28, 14, 7, 5)  # of the 17 measured
+    np.testing.assert_array_equal(both, np.r_[tuple(pairs.distances[n][7] for n in CR)])
+    assert pairs.resolutions("CR") == [5, 7, 14, 28, 56, 112]  # of the 17 measured
 
 
 def test_a_full_matrix_is_one_picture_that_keeps_its_cells():
@@ -267,7 +295,7 @@ def test_paired_tests_are_those_of_the_held_out_verdicts(report, dirs):
     place = list(arrays[0]["resolutions"]).index(14)
     scores = []
     for a in arrays:
-        halves = [kfold(a[n][place], a["same"]).correct for n in ("CR_A", "CR_B")]
+        halves = [kfold(a[n][place], a["same"]).correct for n in CR]
         scores.append(np.mean(halves, axis=0))
     expected = paired_test(*scores, resampling(200))
     (found,) = [t for t in tests if t.model == "ST-M1" and t.resolution == 14]
@@ -297,7 +325,7 @@ def test_sample_pairs_have_their_distances_and_sides(report, dirs, page):
         label, pair, truth, resolution, distance, threshold, said, verdict = (c[0] for c in row)
         model = next(m for m in report.models if m.label == label)
         r = int(resolution.removesuffix(" px"))
-        value = model.pairs["lfw"].at("CR_B", r)[int(pair)]
+        value = model.pairs["lfw"].distances["CR_B"][r][int(pair)]
         limit = model.curve("lfw", "CR_B")[r].threshold
         same = next(one["same"] for one in listed if one["pair"] == int(pair))
         assert distance == f"{value:.3f}"

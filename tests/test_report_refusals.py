@@ -148,7 +148,10 @@ def change_arrays(path: Path, **changes) -> None:
         (lambda a: {"CR_A": a["CR_A"].astype(str)}, r"CR_A is <U\d+ \[3, 60\], not numbers"),
         (lambda a: {"CR_A": a["CR_A"] + 2}, r"CR_A from 2\..* not within -0\.0001 to 2\.0001"),
         (lambda a: {"CR_A": a["CR_A"] - 2}, r"CR_A from -"),
-        (lambda a: {"ER": np.where(a["same"], np.nan, a["ER"])}, "ER from nan to nan"),
+        (
+            lambda a: {"ER": np.where(a["same"], np.nan, a["ER"])},
+            "no distances of 60 pairs, ER at 112",
+        ),
         (lambda a: {"ER": a["ER"] + 0.01}, "ER at 112 px has other mean distances than rows"),
         (lambda a: {"ER": a["ER"] * [[1], [np.nan], [1]]}, "no distances of 60 pairs, ER at 28 px"),
         (lambda a: {"resolutions": np.array([7, 28, 112])}, "do not fall"),

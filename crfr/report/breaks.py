@@ -60,10 +60,8 @@ def break_sentences(model: Model, place: str, name: str) -> list[str]:
             break
         parts.append(f"by {points} {unit} or more below {r} px")
     listed = " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
-    first = (
-        f"Against {found.top} px, the accuracy of {name} falls {listed} (as far as the measured "
-        "resolutions tell)."
-    )
+    told = " (as far as the measured resolutions tell)" if "below" in listed else ""
+    first = f"Against {found.top} px, the accuracy of {name} falls {listed}{told}."
     if found.guesses is None:
         second = f"It stays above guessing down to {found.low} px."
     else:

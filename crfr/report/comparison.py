@@ -30,7 +30,7 @@ class Difference:
 def cr_scores(pairs: Pairs, resolution: int, thresholds: str) -> np.ndarray:
     """The share of right held-out verdicts on each pair [p]: the mean of CR's two directions."""
     halves = [
-        kfold(pairs.at(name, resolution), pairs.same, thresholds=thresholds).correct
+        kfold(pairs.distances[name][resolution], pairs.same, thresholds=thresholds).correct
         for name in ("CR_A", "CR_B")
     ]
     return np.mean(halves, axis=0, dtype=float)
@@ -58,8 +58,8 @@ def paired_tests(report: Report, benchmark: str) -> list[Difference]:
     base = reference.pairs[benchmark]
     weights = resampling(len(base.same))
     found: list[tuple[Model, int, dict]] = []
-    for r in base.resolutions:
-        rivals = [m for m in others if r in m.pairs[benchmark].resolutions]
+    for r in base.resolutions("CR")[::-1]:
+        rivals = [m for m in others if r in m.pairs[benchmark].resolutions("CR")]
         if not rivals:
             continue
         first = cr_scores(base, r, report.thresholds)

@@ -196,8 +196,9 @@ def _model(label: str, sweeps: list[Sweep], benchmarks: tuple[str, ...], mode: s
     for sweep in sweeps:
         for name in benchmarks:
             if name in sweep.about["benchmarks"]:
-                pairs.setdefault(name, read_pairs(sweep, name))
-                matrices.setdefault(name, read_matrix(sweep, name, mode))
+                # of several directories the first that has them
+                pairs[name] = pairs.get(name) or read_pairs(sweep, name)
+                matrices[name] = matrices.get(name) or read_matrix(sweep, name, mode)
     return Model(
         label,
         sweeps[0].rows[0].method,

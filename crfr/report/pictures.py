@@ -35,14 +35,19 @@ def _verdict(report: Report, benchmark: str, pair: int, same: bool, r: int) -> l
     for model in report.models:
         pairs = model.pairs.get(benchmark)
         row = model.cells.get((benchmark, "CR_B", r))
-        if pairs is None or row is None or row.threshold is None or r not in pairs.resolutions:
+        if (
+            pairs is None
+            or row is None
+            or row.threshold is None
+            or r not in pairs.distances["CR_B"]
+        ):
             continue
         if pair >= len(pairs.same) or bool(pairs.same[pair]) != same:
             raise InputError(
                 f"sample pair {pair} of {benchmark!r} is not that of the distances: delete the "
                 "folder samples of its sweep and sweep that model again"
             )
-        value = float(pairs.at("CR_B", r)[pair])
+        value = float(pairs.distances["CR_B"][r][pair])
         near = value < row.threshold
         found.append((model.label, value, row.threshold, near, near == same))
     return found

@@ -52,8 +52,10 @@ def _models(models: list[Model], styles: Styles) -> list[list[Entry]]:
 
 def _accuracy(report: Report, place: str, styles: Styles, folder: Folder) -> str:
     """The main figure, its tables, where models break, and the zoomed parts."""
-    drawn = folder.figure(figures.accuracy_figure(report, place, styles))
     models = [m for m in report.models if m.curve(place, "CR") or m.curve(place, "ER")]
+    if not models:  # protocols alone were measured
+        return ""
+    drawn = folder.figure(figures.accuracy_figure(report, place, styles))
     lines = [figures.entries_of(models, styles), [figures.CROSS, figures.EQUAL]]
     zooms = [folder.panel(d) for d in figures.zoom_figures(report, place, styles)]
     special = figures.specialised_figure(report, place)
@@ -118,8 +120,7 @@ def _distances(report: Report, benchmark: str, styles: Styles, folder: Folder) -
     violins = []
     for model in models:
         equal = len(models) == 1 or model is report.reference
-        drawn = violin_figures(model, benchmark, equal=equal)
-        for drawing, scenario in zip(drawn, ("CR", "ER"), strict=False):
+        for drawing, scenario in violin_figures(model, benchmark, equal=equal):
             violins.append(folder.panel(drawing, f"{model.label}, {scenario}"))
     parts += _panels(
         "Distributions of distances",

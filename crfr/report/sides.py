@@ -25,14 +25,15 @@ FARTHEST = 2.0 + 1e-4  # a cosine distance, with what float32 adds to it
 
 @dataclass(frozen=True)
 class Pairs:
-    """Cosine distances of a benchmark's pairs at some resolutions in px, falling."""
+    """Cosine distances [p] of a benchmark's pairs, by scenario of HALVES and resolution in px."""
 
     same: Bool[np.ndarray, " p"]
-    resolutions: tuple[int, ...]
-    distances: dict[str, Float[np.ndarray, "s p"]]  # by scenario of HALVES
+    distances: dict[str, dict[int, Float[np.ndarray, " p"]]]
 
-    def at(self, scenario: str, resolution: int) -> Float[np.ndarray, " p"]:
-        return self.distances[scenario][self.resolutions.index(resolution)]
+    def resolutions(self, scenario: str) -> list[int]:
+        """Those at which a scenario has distances, rising; CR needs both of its halves."""
+        halves = ("CR_A", "CR_B") if scenario == "CR" else (scenario,)
+        return sorted(set.intersection(*(set(self.distances[half]) for half in halves)))
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ def read_pairs(sweep: Sweep, benchmark: str) -> Pairs | None:
     """The distances of a benchmark's pairs at the selected resolutions, from pairs/FILE.npz.
 
     The whole file is checked, and its means against the rows: a file that a later sweep left
-    behind would show distances that are not those of the rows.  Resolutions that some scenario was
-    not measured at (rows of NaN) are left out, and None is returned if that leaves nothing.
+    behind would show distances that are not those of the rows.  NaN are pairs that a scenario which
+    was not asked for would need.
     """
     path = sweep.path / "pairs" / f"{environment.file_name(benchmark)}.npz"
     if not path.exists():
@@ -108,16 +109,15 @@ def read_pairs(sweep: Sweep, benchmark: str) -> Pairs | None:
         array = arrays.get(name, np.full((len(resolutions), pairs), np.nan))
         if array.shape != (len(resolutions), pairs) or array.dtype.kind != "f":
             _check(path, name, array, (len(resolutions), pairs), -1e-4, FARTHEST)
-        measured = [i for i in range(len(resolutions)) if not np.isnan(array[i]).all()]
+        measured = [i for i in range(len(resolutions)) if not np.isnan(array[i]).any()]
         _check(path, name, array[measured], (len(measured), pairs), -1e-4, FARTHEST)
         found[name] = {resolutions[i]: array[i] for i in measured}
     for row in sweep.rows:
         if row.benchmark == benchmark and row.scenario in HALVES:
             _check_means(path, row, found[row.scenario].get(row.resolution or 0), same)
-    shared = sorted(set.intersection(*(set(part) for part in found.values())))
-    kept = selected(shared)[::-1]
-    distances = {name: np.stack([found[name][r] for r in kept]) for name in HALVES if kept}
-    return Pairs(same, tuple(kept), distances) if kept else None
+    kept = selected(sorted(set.union(*(set(part) for part in found.values()))))
+    distances = {name: {r: found[name][r] for r in kept if r in found[name]} for name in HALVES}
+    return Pairs(same, distances) if kept else None
 
 
 def _check_means(path: Path, row: Row, distance: np.ndarray | None, same: np.ndarray) -> None:

@@ -165,6 +165,8 @@ def summary_table(sweeps: list[Path]) -> str:
     parts = []
     for place in (*report.benchmarks, *((AVERAGE,) if report.average else ())):
         models: list[Model] = report.measured(place)
+        if not models:
+            continue
         everywhere = report.resolutions(place)
         resolutions = chosen(everywhere, TERMINAL)
         title = f"CR accuracy in % on {place}"

@@ -38,15 +38,14 @@ def density(distance: Float[np.ndarray, " p"]) -> tuple[np.ndarray, np.ndarray]:
 def distances_at(pairs: Pairs, scenario: str, resolution: int) -> Float[np.ndarray, " q"]:
     """The distances of a scenario at a resolution; for CR those of both directions, one after
     the other."""
-    if scenario != "CR":
-        return pairs.at(scenario, resolution)
-    return np.concatenate([pairs.at("CR_A", resolution), pairs.at("CR_B", resolution)])
+    halves = ("CR_A", "CR_B") if scenario == "CR" else (scenario,)
+    return np.concatenate([pairs.distances[half][resolution] for half in halves])
 
 
 def limits(pairs: Pairs) -> tuple[float, float]:
     """The range of distances that both figures of a model share; siamese models need little."""
-    low = min(float(values.min()) for values in pairs.distances.values())
-    high = max(float(values.max()) for values in pairs.distances.values())
+    every = [values for part in pairs.distances.values() for values in part.values()]
+    low, high = min(float(v.min()) for v in every), max(float(v.max()) for v in every)
     return min(0.0, low), max(high, low + 1e-3)
 
 
@@ -54,7 +53,7 @@ def _figure(
     pairs: Pairs, scenario: str, thresholds: dict[int, float], span: tuple[float, float]
 ) -> Figure:
     figure, axes = axes_of(PANEL, 3.2)
-    resolutions = sorted(pairs.resolutions)
+    resolutions = pairs.resolutions(scenario)
     for place, r in enumerate(resolutions):
         distance = distances_at(pairs, scenario, r)
         same = np.resize(pairs.same, len(distance))  # CR has every pair twice
@@ -79,18 +78,20 @@ def _figure(
     return figure
 
 
-def violin_figures(model: Model, benchmark: str, *, equal: bool) -> list[Drawing]:
-    """The distributions in CR, and with `equal` in ER beside it; empty without the pairs' file."""
+def violin_figures(model: Model, benchmark: str, *, equal: bool) -> list[tuple[Drawing, str]]:
+    """(figure, scenario): CR, and with `equal` ER beside it, where they have distances."""
     pairs = model.pairs.get(benchmark)
     if pairs is None:
         return []
     drawn = []
-    for scenario in ("CR", "ER") if equal else ("CR",):
+    for scenario in ("CR", "ER"):
+        if not pairs.resolutions(scenario) or (scenario == "ER" and not equal):
+            continue
         rows = model.curve(benchmark, scenario)
         thresholds = {r: t for r, row in rows.items() if (t := row.threshold) is not None}
         title = f"Distances in {scenario}, {model.label} on {benchmark}"
         figure = _figure(pairs, scenario, thresholds, limits(pairs))
         name = stem("distribution", benchmark, model.label, scenario)
         legend = [*HALVES, Entry("threshold", INK, line="--")]
-        drawn.append(drawing(name, title, figure, legend, description=title))
+        drawn.append((drawing(name, title, figure, legend, description=title), scenario))
     return drawn
