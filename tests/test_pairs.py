@@ -259,6 +259,54 @@ def test_numbers_of_tfds_records(folder, monkeypatch):
         load_benchmark(spec)
 
 
+def test_a_list_with_the_lfw_that_tfds_prepared(folder, tmp_path, monkeypatch):
+    """A dataset `lfw` as TFDS's own writer stores it: features, shards and their order are its."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    writing = pytest.importorskip("tensorflow_datasets.core.writer")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    home = tmp_path / "tfds/lfw/0.1.1"
+    home.mkdir(parents=True)
+    features = tfds.features.FeaturesDict(
+        {"label": tfds.features.Text(), "image": tfds.features.Image(shape=(250, 250, 3))}
+    )
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=home, dataset_name="lfw", split="train", filetype_suffix="array_record"
+    )
+    writer = writing.Writer(
+        serializer=tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info()),
+        filename_template=template,
+        hash_salt="train",
+        disable_shuffling=False,
+        example_writer=writing.ExampleWriter(tfds.core.FileFormat.ARRAY_RECORD),
+        shard_config=tfds.core.utils.shard_utils.ShardConfig(num_shards=2),
+    )
+    for name, count in PEOPLE.items():
+        for number in range(1, count + 1):
+            image = encode(photo(name, number, 250), "PNG")
+            writer.write(
+                f"{stem(name, number)}.jpg",
+                features.encode_example({"label": name, "image": image}),
+            )
+    lengths, size = writer.finalize()
+    split = tfds.core.SplitInfo(
+        name="train", shard_lengths=lengths, num_bytes=size, filename_template=template
+    )
+    tfds.folder_dataset.write_metadata(
+        data_dir=home, features=features, split_infos=[split], version="0.1.1",
+        filename_template=template, check_data=False,
+    )  # fmt: skip
+    assert len(list(home.glob("lfw-train.array_record-*-of-00002"))) == 2
+    benchmark = load_benchmark(f"{folder}/pairs.txt:images=tfds:lfw,crop=112")
+    assert benchmark.name == f"{folder.name}-pairs-crop112"
+    for pair, same, line in zip(benchmark.pairs, benchmark.same, LINES, strict=True):
+        fields = line.split()
+        other = fields[-2] if len(fields) == 4 else fields[0]
+        for index, name, number in ((pair[0], *fields[:2]), (pair[1], other, fields[-1])):
+            whole = photo(name, int(number), 250)
+            assert np.array_equal(benchmark.images[index], whole[69:181, 69:181])
+        assert same == (len(fields) == 3)
+
+
 def test_tfds_records_in_another_order_are_refused(folder, monkeypatch):
     monkeypatch.setattr(pairs, "open_source", lambda spec: Prepared("test"))
     with pytest.raises(InputError, match=r"tfds:lfw: its records are not in the order .*FOLDER"):

@@ -16,7 +16,7 @@ import pytest
 from crfr.data import examples, tfexample
 from crfr.data.examples import open_array_records
 from crfr.data.prepared import find_versions, is_prepared, open_prepared
-from crfr.data.records import Source
+from crfr.data.records import Source, open_source
 from crfr.data.tfexample import parse_example
 from crfr.errors import InputError
 
@@ -616,6 +616,33 @@ def test_without_tensorflow_datasets(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(InputError, match=r"/d: reading it needs .*pip install 'crfr\[tfds\]'"):
         open_prepared(str(folder))
+
+
+@tfds_only
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed"
+)
+def test_without_tensorflow_errors_say_which_extra_to_install(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    folder = standard(tmp_path / "d/1.0.0")
+    assert contents(open_source("tfds:d:1.0.0")) == EXPECTED  # what needs none goes without
+    edit(folder / "dataset_info.json", fileFormat="tfrecord")
+    extra = r"pip install 'crfr\[tensorflow\]', in Python .*file_format='array_record'"
+    with pytest.raises(InputError, match=f"is stored as tfrecord, which .*{extra}"):
+        open_source("tfds:d")
+    with pytest.raises(
+        InputError, match=f"tfds:lfw: no dataset that TFDS prepared .*{extra}"
+    ):
+        open_source("tfds:lfw")  # which would have to be downloaded
+
+    def needs_it(folder):
+        import tensorflow  # noqa: F401  # pyright: ignore[reportMissingImports]
+
+    monkeypatch.setattr(tfds, "builder_from_directory", needs_it)  # features that want it
+    with pytest.raises(InputError, match=r"need TensorFlow .*; pip install 'crfr\[tensorflow\]'$"):
+        open_source("tfds:d")
 
 
 def test_without_array_record(tmp_path, monkeypatch):
