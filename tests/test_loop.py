@@ -1,0 +1,120 @@
+"""crfr.train.loop: batches are read and sent to the device while the update before them runs."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from crfr.data.batches import train_batches
+from crfr.train import loop, sharding
+from crfr.train.checkpoint import Checkpoints
+from crfr.train.log import Log
+from crfr.train.state import State
+
+STEPS, SECONDS = 12, 0.08  # each of them, to read a batch and to run an update
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
+class Slow:
+    """A source that takes SECONDS for a batch of 4, as a disk would: asleep."""
+
+    classes = 2
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        time.sleep(SECONDS / 4)
+        return {"image": np.zeros((112, 112, 3), np.uint8), "label": index % 2}
+
+    def where(self, index):
+        return f"image {index}"
+
+    def identity(self, label):
+        return str(label)
+
+
+class Scalar:
+    """What an update returns: a number that is there once the device has done the work."""
+
+    def __init__(self, future):
+        self.future = future
+
+    def block_until_ready(self):
+        self.future.result()
+        return self
+
+    def __array__(self, dtype=None, copy=None):
+        self.future.result()
+        return np.zeros((), dtype)
+
+
+class Nowhere(Checkpoints):
+    def __init__(self):
+        pass
+
+    def save(self, step, state):
+        pass
+
+
+class Silent(Log):
+    def __init__(self):
+        pass
+
+    def write(self, row, text):
+        pass
+
+
+def read_one_by_one(source):
+    """Batches that are read when they are asked for, with nothing ahead."""
+    while True:
+        examples = [source[index] for index in range(4)]
+        yield {
+            "image": np.stack([example["image"] for example in examples]),
+            "label": np.array([example["label"] for example in examples], np.int32),
+        }
+
+
+def run(stream, device) -> float:
+    """Seconds of the loop; an update is a job for `device`, which does one at a time."""
+    names = ("loss", "cross_entropy", "distance", "accuracy", "learning_rate")
+
+    def update(state, image, label):
+        assert image.shape == (4, 112, 112, 3)
+        done = Scalar(device.submit(time.sleep, SECONDS))
+        return state, dict.fromkeys(names, done)
+
+    next(stream)  # threads are running now
+    before = time.monotonic()
+    loop.train(
+        object.__new__(State),
+        update,  # pyright: ignore[reportArgumentType]
+        (),
+        stream,
+        mesh=sharding.make_mesh(),
+        start=0,
+        total=STEPS,
+        batch=4,
+        images=64,
+        log_every=5,
+        save_every=STEPS,
+        verify_every=STEPS,
+        checkpoints=Nowhere(),
+        log=Silent(),
+        verify=None,
+    )
+    return time.monotonic() - before
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_reading_and_updates_overlap(ahead):
+    """One after the other they would take 24 x SECONDS, and at the same time at least 12.
+
+    Reading and updating are both asleep, so that a busy machine does not lengthen them.
+    """
+    source = Slow()
+    stream = train_batches(source, batch=4, seed=0, threads=1) if ahead else read_one_by_one(source)
+    with ThreadPoolExecutor(1) as device:
+        seconds = run(stream, device)
+    assert STEPS * SECONDS * 0.99 < seconds < 1.6 * STEPS * SECONDS
