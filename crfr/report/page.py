@@ -20,7 +20,7 @@ from crfr.report.files import Folder, check_folder, write_folder
 from crfr.report.findings import findings
 from crfr.report.formats import escape, prose
 from crfr.report.glossary import glossary
-from crfr.report.models import Report, read_report
+from crfr.report.models import FOREIGN, Report, read_report
 from crfr.report.pictures import analysis_table, differences, reduction
 from crfr.report.provenance import provenance
 from crfr.report.rows import AVERAGE
@@ -35,9 +35,12 @@ from crfr.report.training import training_figures, training_records
 
 
 def _training(report: Report, styles: Styles, folder: Folder) -> str:
+    """Curves and notes; empty where crfr trained none of the models."""
     drawn = training_figures(list(report.models), styles)
     notes = []
     for model in report.models:
+        if model.method in FOREIGN and not training_records(model):
+            continue
         records = training_records(model)
         broken = sum(
             isinstance(r.get("loss"), int | float) and not math.isfinite(r["loss"]) for r in records
@@ -48,6 +51,8 @@ def _training(report: Report, styles: Styles, folder: Folder) -> str:
             notes.append(f"{model.label}: {broken} log lines without a finite loss (gaps).")
     panels = "".join(folder.panel(drawing) for drawing in drawn)
     trained = [model for model in report.models if training_records(model)]
+    if not drawn and not notes:
+        return ""
     figure = (
         f'<figure>{legend([entries_of(trained, styles)])}<div class="panels">{panels}'
         "</div><figcaption>Loss is cross-entropy summed over the views of an image, plus the "
