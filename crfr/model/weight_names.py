@@ -141,13 +141,14 @@ def _split(
     shapes: Any, entry: Callable[[Leaf, tuple[int, ...]], Entry | None]
 ) -> tuple[list[Entry], list[Leaf]]:
     found, absent = [], []
-    for path, shape in jax.tree_util.tree_flatten_with_path(shapes)[0]:
-        leaf = tuple(key.key for key in path)
-        made = entry(leaf, shape.shape)
-        if made is None:
-            absent.append(leaf)
-        else:
-            found.append(made)
+    for collection in ("params", "batch_stats"):  # in this order an error names them
+        for path, shape in jax.tree_util.tree_flatten_with_path(shapes[collection])[0]:
+            leaf = (collection, *(key.key for key in path))
+            made = entry(leaf, shape.shape)
+            if made is None:
+                absent.append(leaf)
+            else:
+                found.append(made)
     return found, absent
 
 
@@ -179,7 +180,10 @@ def check_names(
     ]
     if found:
         like = _likeness(arrays, architectures)
-        advice = f"it looks like {like}" if like else "give the weights of this network"
+        if not missing and not unexpected:
+            advice = "compare model.width and model.embedding with the file's"
+        else:
+            advice = f"it looks like {like}" if like else "give the weights of this network"
         raise InputError(f"{path}: weights of another network: {'; '.join(found)}; {advice}")
 
 
