@@ -10,41 +10,28 @@ import jax
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
-from ml_collections import ConfigDict
 
 from crfr.data.batches import train_batches
 from crfr.data.benchmarks import Benchmark, load_benchmark
 from crfr.data.records import Source, open_source
+from crfr.errors import InputError
 from crfr.evaluate.distances import pair_distances
 from crfr.evaluate.embed import compile_embed, embed_images
 from crfr.evaluate.protocols import FULL
 from crfr.evaluate.verification import kfold_accuracy
-from crfr.model import resnet
 from crfr.model.branches import group_span
 from crfr.model.margin import check_margin
+from crfr.networks import build, build_for_evaluation
 from crfr.recipe import Config, check_config
+from crfr.starting import start_from
 from crfr.train import loop, schedule, sharding
 from crfr.train.checkpoint import Checkpoints
 from crfr.train.log import Log
-from crfr.train.state import State, init_state, make_optimizer
+from crfr.train.state import State, init_state
 from crfr.train.step import Update, compile_update
 from crfr.views.augment import Augmentation
 from crfr.views.methods import parse_method
 from crfr.workdir import check_same_data, open_workdir, record_start
-
-
-def build(config: Config, span: int, rate: optax.Schedule) -> tuple[Any, Any]:
-    """(network, optimizer) of a config; `span` is the number of devices a BatchNorm group spans."""
-    settings = {n: value for n, value in config.model.items() if n not in ("bn_group", "bn_frozen")}
-    network = resnet.build(**settings, bn_span=span)
-    return network, make_optimizer(learning_rate=rate, **config.optimizer.to_dict())
-
-
-def build_for_evaluation(values: dict[str, Any]) -> tuple[Any, Any]:
-    """(network, optimizer) of a saved config, the network in float32 whatever it was trained in."""
-    config: Config = ConfigDict(values)
-    config.model.dtype = "float32"
-    return build(config, 1, lambda _: 0.0)
 
 
 def make_rate(config: Config, images: int) -> tuple[optax.Schedule, int]:
@@ -137,6 +124,8 @@ def train(
     mesh = sharding.make_mesh()
     build(config, group_span(config.batch, config.model.bn_group, mesh.size), lambda _: 0.0)
     source = source or open_source(config.data)
+    if source.classes < 2:
+        raise InputError(f"{config.data}: {source.classes} identities; training needs 2 or more")
     if benchmark is None and config.run.benchmark:
         benchmark = load_benchmark(config.run.benchmark)
     rate, total = make_rate(config, len(source))
@@ -145,7 +134,7 @@ def train(
     open_workdir(workdir, json.loads(config.to_json()))
     run = config.run
     with Checkpoints(workdir, keep=run.keep) as checkpoints:
-        start = max(checkpoints.steps(), default=0)
+        start, weights = max(checkpoints.steps(), default=0), None
         if start >= total:
             print(f"{workdir}: finished at step {start}")
             return start
@@ -155,9 +144,13 @@ def train(
             print(f"{workdir}: goes on from step {start} of {total}")
         else:
             state = init()
+            if config.init.weights:
+                network, _ = build_for_evaluation(config.to_dict())
+                state, weights = start_from(config.init.weights, network, state)
         record_start(
             workdir,
             step=start,
+            weights=weights,
             devices={"count": mesh.size, "kind": jax.devices()[0].device_kind},
             classes=source.classes,
             images=len(source),

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from crfr import environment
-from crfr.commands import build_for_evaluation
 from crfr.data.benchmarks import Benchmark, load_benchmarks
 from crfr.errors import InputError, unknown
 from crfr.evaluate import sweep as sweeping
@@ -15,6 +14,7 @@ from crfr.evaluate.dataset import analyse
 from crfr.evaluate.encoders import Encoder, load_encoder
 from crfr.evaluate.protocols import draw_protocols, read_protocols, write_protocols
 from crfr.evaluate.verification import MODES
+from crfr.networks import build_for_evaluation
 from crfr.train import sharding
 from crfr.train.log import FILE as METRICS
 from crfr.views.degrade import VARIANTS, check_resolutions

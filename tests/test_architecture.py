@@ -14,6 +14,8 @@ BASE = {"errors", "environment", "urls", "workdir"}  # below all stages
 ENTRY = {
     "main",
     "arguments",
+    "networks",
+    "starting",
     "prepare",
     "commands",
     "measure",

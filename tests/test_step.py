@@ -292,16 +292,17 @@ def test_frozen_batch_norm_keeps_its_statistics_and_normalises_by_them():
     mesh, state, update, constants = setup("st-7", 1, 0, frozen=True)
     before = jax.tree.map(np.asarray, state.batch_stats)
     images, label = batch_of(mesh, 0)
-    state, scalars = update(state, images, label, *constants)
+    state, _ = update(state, images, label, *constants)
     jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, state.batch_stats))
     # with running statistics the other images of the batch say nothing about an image
     mesh, state, update, constants = setup("baseline", 1, 0, frozen=True)
     network = resnet.build("tiny", embedding=32, dropout=0.0)
+    matrices = jnp.asarray(view_bank((112,), 112))
     alone, together = (
         embed_branches(
             network, mesh, 0, True, state.params["backbone"], state.batch_stats,
             part, jnp.zeros((1, len(part)), jnp.int32), no_draws(len(part)),
-            jnp.asarray(view_bank((112,), 112)), jax.random.split(jax.random.key(0), (1, len(part))),
+            matrices, jax.random.split(jax.random.key(0), (1, len(part))),
         )[0]
         for part in (images[:1], images)
     )  # fmt: skip

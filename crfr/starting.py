@@ -1,0 +1,75 @@
+"""Where a training starts from: the weights of a file, or of another run of crfr.
+
+Only the backbone comes with them, embedding head included where they have one.  The class matrix is
+made anew, as the identities are others.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from crfr.errors import InputError
+from crfr.evaluate.encoders import fingerprint, load_encoder
+from crfr.model.resnet import ResNet
+from crfr.model.weights import fill, load_backbone
+from crfr.networks import build_for_evaluation
+from crfr.train.state import State
+
+FILES = (".h5", ".keras", ".pth", ".pt", ".safetensors")
+# What has to be alike for weights to mean the same: attributes of the network and the keys of
+# config.model that set them.
+ALIKE = {
+    "stages": "name",
+    "block": "name",
+    "width": "width",
+    "stride_first": "version",
+    "head": "head",
+    "embedding": "embedding",
+    "input_mean": "input_mean",
+    "input_std": "input_std",
+    "bn_epsilon": "bn_epsilon",
+}
+
+
+def start_from(spec: str, network: ResNet, state: State) -> tuple[State, str]:
+    """(a fresh state with the weights of `spec` in it, their fingerprint).
+
+    `spec` is a file of weights.py's table or `WORKDIR[@STEP]`.  What the weights have not, such as
+    the embedding head of an ImageNet network, stays fresh and is named on stdout.  Raises
+    InputError for a spec that names nothing and for weights of another network.
+    """
+    if Path(spec).suffix in FILES and not Path(spec).is_dir():
+        found = load_backbone(Path(spec), network)
+        variables, absent = found.variables, sorted({leaf[1] for leaf in found.absent})
+    else:
+        variables, absent = _of_run(spec, network), []
+    fresh = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
+    whole = fill(fresh, variables)
+    placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), whole, fresh)
+    anew = ", ".join([*absent, "the class matrix"])
+    print(f"starts from {spec}; made anew: {anew}", flush=True)
+    params = state.params | {"backbone": placed["params"]}
+    started = State(state.step, params, placed["batch_stats"], state.opt_state)
+    return started, fingerprint(jax.tree.map(np.asarray, variables))
+
+
+def _of_run(spec: str, network: ResNet) -> Any:
+    encoder = load_encoder(spec, build_for_evaluation)
+    if encoder.network is None:
+        raise InputError(
+            f"--config.init.weights={spec}: gives embeddings, not weights; name a training run or "
+            f"a file that ends in {', '.join(FILES)}"
+        )
+    other = {
+        key: f"{key} (there {getattr(encoder.network, name)!r}, here {getattr(network, name)!r})"
+        for name, key in ALIKE.items()
+        if getattr(encoder.network, name) != getattr(network, name)
+    }
+    if other:
+        raise InputError(
+            f"--config.init.weights={spec}: is another network, by config.model's "
+            f"{', '.join(other.values())}; give this training the same"
+        )
+    return encoder.variables
