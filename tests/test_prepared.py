@@ -632,9 +632,7 @@ def test_without_tensorflow_errors_say_which_extra_to_install(tmp_path, monkeypa
     extra = r"pip install 'crfr\[tensorflow\]', in Python .*file_format='array_record'"
     with pytest.raises(InputError, match=f"is stored as tfrecord, which .*{extra}"):
         open_source("tfds:d")
-    with pytest.raises(
-        InputError, match=f"tfds:lfw: no dataset that TFDS prepared .*{extra}"
-    ):
+    with pytest.raises(InputError, match=f"tfds:lfw: no dataset that TFDS prepared .*{extra}"):
         open_source("tfds:lfw")  # which would have to be downloaded
 
     def needs_it(folder):
