@@ -396,6 +396,9 @@ def test_damaged_safetensors(ir18, tmp_path):
 def test_no_file_of_weights(tmp_path):
     assert "No such file" in refusal_of_settings(tmp_path / "none.h5")
     assert "Is a directory" in refusal_of_settings(tmp_path)
+    path = tmp_path / "w.keras"
+    path.write_bytes(b"PK\3\4")
+    assert "a model of Keras 3; give the .h5" in refusal(path)
     path = tmp_path / "w.bin"
     path.write_bytes(b"some other file")
     assert "begins like no file of weights" in refusal(path)

@@ -51,6 +51,10 @@ def read_arrays(path: Path) -> Arrays:
     start = _start(path)
     if is_keras(path):
         return _read_h5(path)
+    if path.suffix == ".keras":
+        raise InputError(
+            f"{path}: a model of Keras 3; give the .h5 that model.save(NAME.h5) writes"
+        )
     if start.startswith((b"PK\x03\x04", b"\x80")):
         return _read_torch(path)
     if path.suffix == ".safetensors" or start[8:9] == b"{":
@@ -109,7 +113,7 @@ def _read_h5(path: Path) -> Arrays:
             if layers is None:
                 raise InputError(
                     f"{path}: HDF5 without Keras' layer_names, as Keras 3 writes in .weights.h5; "
-                    "give the .h5 that keras.applications downloads"
+                    "give the .h5 that keras.applications downloads or model.save(NAME.h5) writes"
                 )
             for layer in layers:
                 group: Any = root[layer]
@@ -118,9 +122,9 @@ def _read_h5(path: Path) -> Arrays:
                 parts = KERAS_PARTS.get(len(names), tuple(map(str, range(len(names)))))
                 for part, name in zip(parts, names, strict=True):
                     arrays[f"{layer}/{part}"] = np.asarray(group[name])
+    except InputError:
+        raise
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path}: damaged HDF5 ({_line(error)}); get it again") from error
     return arrays
 
@@ -219,8 +223,9 @@ def write_safetensors(path: Path, arrays: Arrays) -> None:
     write_atomically(path, save(arrays))
 
 
-def _line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _line(error: Exception) -> str:
+    text = str(error.args[0] if error.args else error).strip()  # a KeyError's str has quotes
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 WRITERS: dict[str, Callable[[Path, Arrays], None]] = {
