@@ -5,6 +5,7 @@ from pathlib import Path
 from absl import flags
 
 from crfr.arguments import Flags, folder, need, parse, ranges, string
+from crfr.errors import InputError
 
 PAPER = ["7", "14", "28", "56", "112"]  # px
 EVERY = "5-112"  # px, the paper's whole sweep
@@ -27,14 +28,18 @@ def sweep(arguments: list[str]) -> None:
     """Measure a model on benchmarks at every resolution."""
 
     def define(values: Flags) -> None:
-        string(values, "model", None, "WORKDIR[@STEP], FILE.onnx[:KEY=VALUE,...] or module:name.")
+        string(
+            values, "model", None, "WORKDIR[@STEP], FILE.onnx[:KEY=VALUE,...] or module:function."
+        )
         string(values, "out", None, "Folder for the results; the same command again goes on.")
         _common(values, PAPER)
         flags.DEFINE_list(
             "scenarios", ["CR", "ER"], "Of CR, ER, protocols and matrix.", flag_values=values
         )
-        string(values, "protocols", "", "Folder of the authors' CSV files, or of crfr protocols.")
-        flags.DEFINE_integer("draws", 5, "Of the protocols, without CSV files.", flag_values=values)
+        text = "Folder of the authors' CSV files, or of crfr protocols; measures them."
+        string(values, "protocols", "", text)
+        text = "Of the protocols, where there are no CSV files."
+        flags.DEFINE_integer("draws", 5, text, lower_bound=1, flag_values=values)
         flags.DEFINE_integer("seed", 0, "Of these draws.", lower_bound=0, flag_values=values)
         flags.DEFINE_list(
             "thresholds", ["exact"], "Of exact, insightface and knoche.", flag_values=values
@@ -44,6 +49,13 @@ def sweep(arguments: list[str]) -> None:
     values = parse("sweep", arguments, define)
     need("sweep", values, "model", "benchmark", "out", "resolutions", "scenarios", "thresholds")
     resolutions = _resolutions(values)
+    seeded = "protocols" in values.scenarios and not values.protocols
+    for name in ("draws", "seed"):
+        if values[name].present and not seeded:
+            raise InputError(
+                f"sweep: --{name} is for protocols that are drawn; give --scenarios=...,protocols "
+                "and no --protocols, or leave it out"
+            )
     from crfr import measure
 
     measure.sweep(

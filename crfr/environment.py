@@ -2,7 +2,9 @@
 written.
 """
 
+import contextlib
 import datetime
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 
 from crfr.errors import InputError
@@ -27,6 +30,7 @@ PACKAGES = (
     "grain",
     "numpy",
     "ml_collections",
+    "onnxruntime",
 )
 
 
@@ -79,7 +83,30 @@ def file_name(name: str) -> str:
     >>> file_name("faces:seed=1/2")
     'faces%3Aseed%3D1%2F2'
     """
-    return urllib.parse.quote(name, safe="")
+    quoted = urllib.parse.quote(name, safe="")
+    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted  # "..", and hidden files
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def locked(folder: Path, busy: str) -> Iterator[None]:
+    """Keep other processes from a folder that is there; InputError `busy` where one has it."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems have no locks; the last of these errors says so.
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(busy) from error
+        yield
+    finally:
+        os.close(lock)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

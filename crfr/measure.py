@@ -52,8 +52,6 @@ def sweep(
             if value not in known:
                 raise unknown(name, value, known)
     check_resolutions(np.asarray(resolutions))
-    if draws < 1:
-        raise InputError(f"--draws={draws}: give 1 or more")
     benchmarks = load_benchmarks(benchmark) if isinstance(benchmark, str) else benchmark
     drawn = {}
     if protocols is not None:

@@ -66,7 +66,9 @@ def test_written_protocols_are_read_back_and_have_the_published_layout(benchmark
     for read, drawn in zip(
         read_protocols(tmp_path, benchmark), draw_protocols(benchmark, 1, 5), strict=True
     ):
-        assert (read.name, read.drawn) == (drawn.name, "published")
+        assert (read.name, read.drawn) == (drawn.name, "file")  # nobody's published draw
+        assert drawn.source == "seed 5"
+        assert read.source.startswith("sha256 ")
         np.testing.assert_array_equal(read.resolutions, drawn.resolutions)
 
 
@@ -75,6 +77,7 @@ def test_the_published_files_are_read(shared_data):
     for name, pairs in (("lfw", 6000), ("agedb_30", 6000), ("cfp_fp", 7000)):
         benchmark = made_up(np.zeros((pairs, 2), np.int32), name)
         for protocol in read_protocols(folder, benchmark):
+            assert protocol.drawn == "published"
             low, high, _ = PROTOCOLS[protocol.name]
             assert (protocol.resolutions[..., 0] == 112).all()
             drawn = protocol.resolutions[..., 1]
@@ -117,7 +120,7 @@ def test_only_what_a_scenario_needs_is_asked_for():
     assert asked([], [7]) == {}
     # image B of the pairs is 1, 2, 2; image A is 0, 1, 0
     drawn = np.array([[[112, 5], [112, 6], [112, 5]]], np.int32)
-    protocol = Protocol("low_res", "published", drawn)
+    protocol = Protocol("low_res", "published", "sha256 0", drawn)
     full = [True, True, False, False]
     assert asked([], [], [protocol]) == {112: full, 6: [False, False, True, False], 5: low}
     assert asked(["ER"], [6], [protocol])[6] == everyone

@@ -10,13 +10,15 @@ from crfr.evaluate.distances import (
     protocol_distances,
     scenario_distances,
 )
-from crfr.evaluate.matrix import FIGURES, resolution_matrix
+from crfr.evaluate.matrix import FIGURES, average_matrix, resolution_matrix
+from crfr.evaluate.protocols import Protocol
 from crfr.evaluate.scores import (
     average_rows,
     bootstrap,
     finish_rows,
     mean_score,
     protocol_lines,
+    resample,
     scenario_lines,
     score,
 )
@@ -49,7 +51,8 @@ def test_scenarios_by_hand():
     np.testing.assert_allclose(found["CR_A"], [apart(60, 90), apart(30, 180)], atol=1e-6)
     np.testing.assert_allclose(found["CR_B"], [apart(60, 90), apart(60, 60)], atol=1e-6)
     np.testing.assert_allclose(found["ER"], [apart(60, 90), apart(30, 150)], atol=1e-6)
-    assert set(scenario_distances({7: embeddings[7]}, [7], pairs)) == {"ER"}
+    assert set(scenario_distances({7: embeddings[7]}, [7], pairs, ["ER"])) == {"ER"}
+    assert set(scenario_distances(embeddings, [7], pairs, ["CR"])) == {"CR_A", "CR_B"}
 
 
 def test_protocols_and_the_matrix_by_hand():
@@ -85,17 +88,18 @@ def test_the_matrix_holds_cr_and_er(monkeypatch, block):
         pair_distances(embeddings[9], embeddings[7], pairs), matrix[1, 3], 1
     )
     same = np.arange(60) % 2 == 0
-    cells = resolution_matrix(matrix, sizes, same, "exact")
-    lines = scenario_lines(found, sizes, same, "exact", ["CR", "ER"])
-    rows = finish_rows({}, lines, bootstrap(lines, 60))
+    weights = resample("b", 60)
+    cells = resolution_matrix(matrix, sizes, same, "exact", weights, {})
+    lines = scenario_lines(found, sizes, same, "exact")
+    rows = finish_rows({}, lines, bootstrap(lines, weights))
     by = {(row["scenario"], row["resolution"]): row for row in rows}
     for place, r in enumerate(sizes):
         for name in ("accuracy", "threshold", "eer", "auc", "accuracy_low", "accuracy_high"):
             assert cells[name][place, place] == pytest.approx(by["ER", r][name], abs=1e-6)
-            if name.startswith("accuracy_"):
-                continue  # an interval of a mean is no mean of intervals
             assert cells[name][place, 0] == pytest.approx(by["CR_A", r][name], abs=1e-6)
             assert cells[name][0, place] == pytest.approx(by["CR_B", r][name], abs=1e-6)
+            if name.startswith("accuracy_"):
+                continue  # an interval of a mean is no mean of intervals
             both = (cells[name][place, 0] + cells[name][0, place]) / 2
             assert both == pytest.approx(by["CR", r][name], abs=1e-6)
     assert set(cells) == {*FIGURES, "tar", "far_threshold", "resolutions", "fars"}
@@ -132,8 +136,8 @@ def test_rows_of_a_resolution_by_hand():
         "ER": np.where(same, 0.1, 0.3),
     }
     distances = {name: values[None].astype(np.float32) for name, values in distances.items()}
-    lines = scenario_lines(distances, [7], same, "exact", ["CR", "ER"])
-    listed = finish_rows({"model": "m"}, lines, bootstrap(lines, 40))
+    lines = scenario_lines(distances, [7], same, "exact")
+    listed = finish_rows({"model": "m"}, lines, bootstrap(lines, resample("b", 40)))
     rows = {r["scenario"]: r for r in listed}
     assert list(rows) == ["CR", "CR_A", "CR_B", "ER"]
     assert rows["CR_A"]["accuracy"] == 1.0
@@ -152,22 +156,19 @@ def test_rows_of_a_resolution_by_hand():
     assert width["CR"] == pytest.approx(width["CR_B"] / 2, abs=1e-6)
     # binomial, of 40 pairs with 20 right: 0.5 +- 1.96 sqrt(0.25 / 40)
     assert width["CR_B"] == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 40), rel=0.1)
-    assert [r["scenario"] for r in scenario_rows_of(distances, same, ["ER"])] == ["ER"]
-    assert len(scenario_rows_of(distances, same, ["CR"])) == 3
-
-
-def scenario_rows_of(distances, same, scenarios):
-    lines = scenario_lines(distances, [7], same, "exact", scenarios)
-    return [line.key for line in lines]
+    alone = scenario_lines({"ER": distances["ER"]}, [7], same, "exact")
+    assert [line.key["scenario"] for line in alone] == ["ER"]
 
 
 def test_several_draws_give_their_mean_and_spread():
     same = np.arange(40) % 2 == 0
     perfect, reversed_ = np.where(same, 0.2, 0.8), np.where(same, 0.8, 0.2)
     draws = np.stack([perfect, reversed_]).astype(np.float32)
-    lines = protocol_lines({("low_res", "seeded"): draws}, same, "exact")
-    (row,) = finish_rows({}, lines, bootstrap(lines, 40))
+    protocol = Protocol("low_res", "seeded", "seed 3", np.full((2, 40, 2), 7, np.int32))
+    lines = protocol_lines([protocol], {"low_res": draws}, same, "exact")
+    (row,) = finish_rows({}, lines, bootstrap(lines, resample("b", 40)))
     assert (row["scenario"], row["resolution"], row["drawn"]) == ("low_res", None, "seeded")
+    assert row["source"] == "seed 3"
     assert (row["draws"], row["draw_accuracies"]) == (2, [1.0, 0.5])
     assert (row["accuracy"], row["draws_std"]) == (0.75, 0.25)
 
@@ -201,8 +202,8 @@ def test_the_average_is_unweighted_and_of_what_all_have():
         distance = np.where(same == right, 0.2, 0.8)[None].astype(np.float32)
         sizes = [7] if name == "a" else [7, 5]
         found = {"ER": np.repeat(distance, len(sizes), axis=0)}
-        lines = scenario_lines(found, sizes, same, "exact", ["ER"])
-        draws.append(bootstrap(lines, pairs))
+        lines = scenario_lines(found, sizes, same, "exact")
+        draws.append(bootstrap(lines, resample(name, pairs)))
         common = {"benchmark": name, "average_of": None, "thresholds": "exact"}
         rows.append(finish_rows(common, lines, draws[-1]))
     (mean,) = average_rows(rows, draws)
@@ -226,3 +227,63 @@ def test_a_fold_of_one_kind_has_no_insightface_tar():
     assert "fold" in found["val"]["reason"]
     mean = mean_score([score(distance, same, "insightface")] * 2).figures
     assert mean["val"] == found["val"]
+
+
+def test_benchmarks_of_one_size_are_resampled_apart():
+    """With errors at the same places, shared resamples would make the average's interval as wide
+    as each one's; apart, it is narrower by the root of two."""
+    same = np.arange(400) % 2 == 0
+    distance = np.where(same == (np.arange(400) < 300), 0.2, 0.8)[None].astype(np.float32)
+    rows, draws = [], []
+    for name in ("a", "b"):
+        lines = scenario_lines({"ER": distance}, [7], same, "exact")
+        draws.append(bootstrap(lines, resample(name, 400)))
+        common = {"benchmark": name, "average_of": None, "thresholds": "exact"}
+        rows.append(finish_rows(common, lines, draws[-1]))
+    (mean,) = average_rows(rows, draws)
+    one, both = (r["accuracy_high"] - r["accuracy_low"] for r in (rows[0][0], mean))
+    assert both == pytest.approx(one / np.sqrt(2), rel=0.1)
+    np.testing.assert_array_equal(resample("a", 400), resample("a", 400))
+
+
+def test_a_matrix_keeps_the_cells_that_are_known(monkeypatch):
+    from crfr.evaluate import matrix as measured
+
+    sizes = [112, 9, 8, 7]
+    embeddings, pairs = random_embeddings(sizes)
+    distances, same = matrix_distances(embeddings, sizes, pairs), np.arange(60) % 2 == 0
+    weights, calls = resample("b", 60), []
+    whole = resolution_matrix(distances, sizes, same, "exact", weights, {})
+    part = resolution_matrix(distances[::3, ::3], [112, 7], same, "exact", weights, {})
+    kfold = measured.kfold
+    monkeypatch.setattr(measured, "kfold", lambda *a, **k: calls.append(1) or kfold(*a, **k))
+    merged = resolution_matrix(distances, sizes, same, "exact", weights, part)
+    assert len(calls) == 16 - 4
+    for name, array in whole.items():
+        np.testing.assert_array_equal(merged[name], array)
+
+
+def test_the_average_matrix_is_unweighted_and_of_shared_resolutions():
+    def made(sizes, value, width):
+        shape = (len(sizes), len(sizes))
+        arrays = {name: np.full(shape, value) for name in FIGURES}
+        arrays |= {"accuracy_low": np.full(shape, value - width)}
+        arrays |= {"accuracy_high": np.full(shape, value + width)}
+        arrays |= {n: np.full((len(FARS), *shape), value) for n in ("tar", "far_threshold")}
+        return arrays | {"resolutions": np.array(sizes), "fars": np.array(FARS)}
+
+    first = made([112, 9, 7], 0.8, 0.03)
+    first["accuracy"][0, 2] = 0.7  # first image at 112 px, second at 7
+    mean = average_matrix([first, made([112, 7], 0.6, 0.04)])
+    assert mean["resolutions"].tolist() == [112, 7]
+    np.testing.assert_allclose(mean["accuracy"], [[0.7, 0.65], [0.7, 0.7]])
+    assert mean["accuracy_high"][0, 0] == pytest.approx(0.7 + np.hypot(0.03, 0.04) / 2)
+    assert mean["tar"].shape == (len(FARS), 2, 2)
+
+
+def test_equal_embeddings_have_distance_zero_and_no_less():
+    """Rounding would put some at -1e-7, under a grid's threshold of 0."""
+    embeddings, _ = random_embeddings([112, 7])
+    pairs = np.repeat(np.arange(40), 2).reshape(-1, 2).astype(np.int32)
+    found = scenario_distances(embeddings, [112], pairs)
+    assert all((values >= 0).all() and (values < 1e-6).all() for values in found.values())

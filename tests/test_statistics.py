@@ -154,7 +154,7 @@ def test_fold_weights_give_the_accuracy_of_kfold(n):
 def test_resampling_weighs_drawn_pairs_as_their_folds_do(n):
     weights = resampling(n, draws=200)
     assert weights.shape == (200, n)
-    assert weights.dtype == np.float32
+    assert weights.dtype == np.float64
     np.testing.assert_allclose(weights.sum(1, dtype=np.float64), 1, atol=1e-6)
     # what is left after the folds' weights is how often a pair was drawn, up to a factor
     times = weights / fold_weights(n)

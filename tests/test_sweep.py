@@ -2,13 +2,19 @@
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crfr import measure
+from crfr import environment, measure
 from crfr.data.benchmarks import Benchmark, load_benchmark
 from crfr.errors import InputError
 from crfr.evaluate import passes, store
@@ -147,7 +153,8 @@ def test_a_sweep_writes_what_the_docs_say(encoder, benchmark, tmp_path):
         assert file["accuracy"].shape == (2, 2)
         by = {(r["resolution"], r["scenario"]): r["accuracy"] for r in rows}
         wanted = [[full["ER"], by[7, "CR_B"]], [by[7, "CR_A"], by[7, "ER"]]]
-        np.testing.assert_allclose(file["accuracy"], wanted)
+        # a distance that rounds otherwise may turn one verdict
+        np.testing.assert_allclose(file["accuracy"], wanted, atol=1.01 / len(benchmark.pairs))
     samples = tmp_path / "samples" / FOLDER
     assert {p.name for p in samples.iterdir()} == {"7.png", "112.png", "pairs.json"}
     listed = json.loads((samples / "pairs.json").read_text())
@@ -168,15 +175,18 @@ def test_the_encoder_sees_each_needed_image_and_resolution_once(benchmark, tmp_p
         return np.abs(colours(pixels)) + 1
 
     run(fake(record), benchmark, tmp_path, [7], protocols={SPEC: protocols})
-    assert len(seen) == len(wanted)
-    images, sizes = np.array(sorted(wanted)).T
-    expected = np.round(np.asarray(degrade(benchmark.images[images], sizes))).astype(np.uint8)
-    expected = sorted(image.tobytes() for image in expected)
-    assert sorted(image.tobytes() for image in seen) == expected
+    # after them some of the lowest resolution and of the highest again, alone
+    lowest = sum(r == min(r for _, r in wanted) for _, r in wanted)
+    probed = min(passes.PROBES, lowest) + passes.PROBES
+    assert len(seen) == len(wanted) + probed
+    # falling resolutions, rising images; a grey level may round otherwise in another program
+    images, sizes = np.array(sorted(wanted, key=lambda work: (-work[1], work[0]))).T
+    expected = np.round(np.asarray(degrade(benchmark.images[images], sizes)))
+    np.testing.assert_allclose(np.array(seen[: len(wanted)], int), expected, atol=1)
     seen.clear()
     run(fake(record), benchmark, tmp_path, [7, 9], protocols={SPEC: protocols})
     new = {(i, 9) for i in range(20)} - wanted
-    assert len(seen) == len(new) + passes.PROBES
+    assert len(seen) == len(new) + probed
 
 
 def test_a_stopped_sweep_goes_on_and_equals_an_unbroken_one(
@@ -251,21 +261,35 @@ def test_later_calls_add_rows_and_embed_nothing_twice(encoder, benchmark, tmp_pa
 def test_several_benchmarks_and_their_average(encoder, benchmark, tmp_path):
     few = Benchmark("few", benchmark.images[:8], benchmark.pairs[:30] % 8, benchmark.same[:30])
     few = dataclasses.replace(few, same=np.arange(30) % 2 == 0)
-    rows = run(encoder, [benchmark, few], tmp_path, [7])
-    assert [r["benchmark"] for r in rows] == [SPEC] * 4 + ["few"] * 4 + ["average"] * 4
-    by = {(r["benchmark"], r["scenario"]): r for r in rows}
+    rows = run(encoder, [benchmark, few], tmp_path, [7], scenarios=["CR", "ER", "matrix"])
+    assert [r["benchmark"] for r in rows] == [SPEC] * 4 + ["few"] * 4
+    written = read(tmp_path)
+    assert [r["benchmark"] for r in written] == [SPEC] * 4 + ["few"] * 4 + ["average"] * 4
+    by = {(r["benchmark"], r["scenario"]): r for r in written}
     for scenario in ("CR", "ER"):
         parts = [by[name, scenario] for name in (SPEC, "few", "average")]
         assert parts[2]["accuracy"] == pytest.approx(
             (parts[0]["accuracy"] + parts[1]["accuracy"]) / 2
         )
         assert parts[2]["average_of"] == [SPEC, "few"]
-    # the average of other benchmarks takes the place of the old one
+    with np.load(tmp_path / "matrix/average-exact.npz") as file:
+        assert file["accuracy"].shape == (1, 1)
+        assert file["accuracy"][0, 0] == pytest.approx(by["average", "ER"]["accuracy"], abs=0.03)
+    # one benchmark at a time, in any order, comes to the same
+    apart = tmp_path / "apart"
+    run(encoder, few, apart, [7], scenarios=["ER"])
+    run(encoder, benchmark, apart, [7], scenarios=["CR", "ER", "matrix"])
+    run(encoder, few, apart, [7], scenarios=["matrix", "CR"])
+    found = {(r["benchmark"], r["scenario"]): r for r in read(apart)}
+    assert found.keys() == by.keys()
+    order = {"average_of": None, "tar_reason": None}  # of the benchmarks, in which they are named
+    for name, row in found.items():
+        assert row | order == by[name] | order
+    # a later benchmark belongs to the average of what it has
     other = dataclasses.replace(few, name="other")
-    run(encoder, [few, other], tmp_path, [7])
-    averages = [r["average_of"] for r in read(tmp_path) if r["benchmark"] == "average"]
-    assert averages == [["few", "other"]] * 4
-    assert {r["benchmark"] for r in read(tmp_path)} == {SPEC, "few", "other", "average"}
+    run(encoder, other, apart, [7], scenarios=["ER"])
+    averages = [r for r in read(apart) if r["benchmark"] == "average"]
+    assert [(r["scenario"], r["average_of"]) for r in averages] == [("ER", ["few", SPEC, "other"])]
     with pytest.raises(InputError, match="each needs a name of its own"):
         run(encoder, [few, few], tmp_path / "twice", [7])
     average = dataclasses.replace(few, name="average")
@@ -285,7 +309,10 @@ def test_a_foreign_sweep_is_refused(encoder, benchmark, tmp_path):
     with pytest.raises(InputError, match="holds a sweep of another faces"):
         run(encoder, fewer, tmp_path)
     (tmp_path / "sweep.json").write_text("{")
-    with pytest.raises(InputError, match="not JSON"):
+    with pytest.raises(InputError, match="no record of a sweep"):
+        run(encoder, benchmark, tmp_path)
+    (tmp_path / "sweep.json").unlink()
+    with pytest.raises(InputError, match=r"results but no sweep\.json"):
         run(encoder, benchmark, tmp_path)
 
 
@@ -295,9 +322,91 @@ def test_a_model_that_has_changed_behind_its_name_is_refused(benchmark, tmp_path
     turned = fake(lambda pixels: np.roll(colours(pixels), 1, axis=1))
     with pytest.raises(InputError, match="not what the model gives now"):
         run(turned, benchmark, tmp_path, [7])
+    nudged = fake(lambda pixels: colours(pixels) + 2.0)  # by a distance of about 1e-3
+    with pytest.raises(InputError, match="not what the model gives now"):
+        run(nudged, benchmark, tmp_path, [7])
     longer = fake(lambda pixels: np.pad(colours(pixels), [(0, 0), (0, 1)]))
     with pytest.raises(InputError, match="not what the model gives now"):
         run(longer, benchmark, tmp_path, [7])
+
+
+def test_another_degradation_behind_the_same_name_is_noticed(benchmark, tmp_path, monkeypatch):
+    from crfr.evaluate import embed
+
+    run(fake(colours), benchmark, tmp_path, [7, 112])
+    apply = embed.apply_degradation
+    monkeypatch.setattr(embed, "apply_degradation", lambda x, r, _: apply(x, r, "area") * 0.8)
+    with pytest.raises(InputError, match="at 7 px are not what the model gives now"):
+        run(fake(colours), benchmark, tmp_path, [7, 9, 112])
+
+
+def test_a_model_that_looks_at_the_whole_batch_is_noticed_at_once(benchmark, tmp_path):
+    def batch_normalised(pixels):
+        found = colours(pixels)
+        return found - found.mean(0) + 0.1
+
+    with pytest.raises(InputError, match="BatchNorm in training mode"):
+        run(fake(batch_normalised), benchmark, tmp_path, [7])
+
+
+def test_a_width_that_changes_is_named(benchmark, tmp_path):
+    calls = []
+
+    def growing(pixels):
+        calls.append(1)
+        return np.pad(colours(pixels), [(0, 0), (0, len(calls))], constant_values=1)
+
+    with pytest.raises(InputError, match="embeddings of 13 numbers in one batch and of 14"):
+        run(fake(growing), benchmark, tmp_path, [7])
+
+
+def test_a_call_that_came_to_nothing_binds_nothing(benchmark, tmp_path):
+    with pytest.raises(InputError, match="not finite"):
+        run(fake(lambda pixels: colours(pixels) * np.nan), benchmark, tmp_path, [7])
+    mended = dataclasses.replace(fake(colours), fingerprint="mended")
+    run(mended, benchmark, tmp_path, [7])
+    assert json.loads((tmp_path / "sweep.json").read_text())["model_fingerprint"] == "mended"
+
+
+def test_one_sweep_writes_at_a_time(encoder, benchmark, tmp_path):
+    with (
+        environment.locked(tmp_path, "busy"),
+        pytest.raises(InputError, match="another crfr sweep is writing there"),
+    ):
+        run(encoder, benchmark, tmp_path)
+    run(encoder, benchmark, tmp_path, [7])
+
+
+def test_small_batches_go_on_too(benchmark, tmp_path):
+    """The kept embeddings that are made again fill several batches."""
+    settings = {"mesh": sharding.make_mesh(1), "batch": 3}
+    run(fake(colours), benchmark, tmp_path, [7], **settings)
+    run(fake(colours), benchmark, tmp_path, [9], **settings)
+
+
+def test_a_killed_process_goes_on_where_it_was(benchmark, tmp_path):
+    """SIGKILL while it embeds, and again while it writes what follows; then a whole run."""
+    (tmp_path / "slow.py").write_text(
+        "import time\n"
+        "def embed(pixels):\n"
+        "    time.sleep(0.02)\n"
+        "    return pixels.reshape(len(pixels), -1, 3).mean(1) + 1.0\n"
+    )
+    words = [sys.executable, "-m", "crfr.main", "sweep", "--model=slow:embed", "--batch=4"]
+    words += [f"--benchmark={SPEC}", "--resolutions=7-30,112", "--scenarios=CR,ER,matrix"]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), str(tmp_path)])
+    settings = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": path, "XLA_FLAGS": ""}}
+    for count in (3, 20):  # files of embeddings that are there when it is killed
+        process = subprocess.Popen([*words, "--out=parts"], stdout=subprocess.DEVNULL, **settings)
+        folder = tmp_path / "parts/embeddings" / FOLDER
+        while process.poll() is None and len(list(folder.glob("[0-9]*.npy"))) < count:
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    for out in ("parts", "whole"):
+        subprocess.run([*words, f"--out={out}"], check=True, capture_output=True, **settings)
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    assert len(json.loads((tmp_path / "parts/sweep.json").read_text())["calls"]) == 3
 
 
 def test_damaged_embeddings_are_refused(encoder, benchmark, tmp_path):
@@ -311,6 +420,14 @@ def test_damaged_embeddings_are_refused(encoder, benchmark, tmp_path):
         run(encoder, benchmark, tmp_path)
     path.unlink()
     run(encoder, benchmark, tmp_path)
+    path = tmp_path / "pairs" / f"{FOLDER}.npz"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InputError, match=r"\.npz: .*delete it"):
+        run(encoder, benchmark, tmp_path)
+    path.unlink()
+    (tmp_path / "rows.jsonl").write_text('{"benchmark": "x"}\n')
+    with pytest.raises(InputError, match=r"rows\.jsonl: a line has no 'thresholds'"):
+        run(encoder, benchmark, tmp_path)
 
 
 @pytest.mark.parametrize(("value", "what"), [(np.nan, "not finite"), (0, "zero")])

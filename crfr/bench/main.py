@@ -67,9 +67,10 @@ def bench_sweep(arguments: list[str]) -> None:
             ("images", 7701, "Distinct images of the made-up embeddings: LFW's."),
             ("pairs", 6000, "Pairs of them."),
             ("embedding", 512, "Numbers an embedding."),
-            ("evaluations", 12, "Of the peers' that are timed."),
+            ("repeats", 3, "Of each timing."),
         ):
-            flags.DEFINE_integer(name, default, text, lower_bound=1, flag_values=values)
+            low = {"images": 4, "pairs": 20}.get(name, 1)
+            flags.DEFINE_integer(name, default, text, lower_bound=low, flag_values=values)
         flags.DEFINE_list("resolutions", ["5-112"], "In px.", flag_values=values)
         flags.DEFINE_boolean("matrix", False, "Time the matrix as well.", flag_values=values)
         string(values, "benchmark", "", "Also sweep this one, end to end.")
@@ -87,9 +88,9 @@ def bench_sweep(arguments: list[str]) -> None:
         width=values.embedding,
         resolutions=resolutions,
         matrix=values.matrix,
-        evaluations=values.evaluations,
+        repeats=values.repeats,
         benchmark=values.benchmark,
-        swept=integers("swept", values.swept),
+        swept=ranges("swept", values.swept),
         out=Path(values.out) if values.out else None,
     )
 

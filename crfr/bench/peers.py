@@ -56,7 +56,7 @@ def insightface(
         threshold = 0.0
         if np.max(fars) >= 1e-3:
             # the script's interpolation refuses FARs that occur twice: between the neighbours
-            above = max(int(np.argmax(fars > 1e-3)), 1)
+            above = min(int(np.searchsorted(fars, 1e-3, side="right")), len(fine) - 1)
             ends = slice(above - 1, above + 1)
             threshold = float(np.interp(1e-3, fars[ends], fine[ends]))
         called = np.less(distance[test], threshold)

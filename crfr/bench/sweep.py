@@ -6,10 +6,11 @@ against embedding both images of every pair anew for each evaluation, as the scr
 """
 
 import resource
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,16 @@ from crfr import environment
 from crfr.bench import peers
 from crfr.data.benchmarks import Benchmark, load_benchmark
 from crfr.evaluate import store
+from crfr.evaluate.distances import matrix_distances
 from crfr.evaluate.embed import embed_work, make_embed
 from crfr.evaluate.encoders import Encoder
-from crfr.evaluate.protocols import FULL, draw_protocols
+from crfr.evaluate.matrix import resolution_matrix
+from crfr.evaluate.protocols import FULL, Protocol, draw_protocols
+from crfr.evaluate.scores import resample
 from crfr.evaluate.sweep import measure_benchmark, sweep
 from crfr.model import resnet
 from crfr.train import sharding
+from crfr.views.degrade import check_resolutions
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -65,63 +70,71 @@ def made_up(
 
 
 def after_embedding(
-    images: int, pairs: int, width: int, resolutions: list[int], matrix: bool, evaluations: int
+    images: int, pairs: int, width: int, resolutions: list[int], matrix: bool, repeats: int
 ) -> dict[str, Any]:
-    """Seconds for everything after the embedding pass, ours and the peers'.
+    """Seconds for everything after the embedding pass, ours and the peers', in turn.
 
-    The peers' loops are timed on `evaluations` of the 3 a resolution (CR_A, CR_B, ER), spread over
-    the resolutions, and scaled to all of them.
+    An evaluation is one of CR_A, CR_B and ER at one resolution.  Ours makes all of them in each
+    repeat, the peers' loops one of each kind at a resolution of its own; of both the median counts,
+    and theirs is scaled to all.
     """
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = {"repeats": repeats, "evaluations": 3 * len(resolutions)}
+    times: dict[str, list[float]] = {}
+
+    def take(name: str, call: Callable[[], Any]) -> None:
+        times.setdefault(name, []).append(timed(call)[0])
+
     with tempfile.TemporaryDirectory() as folder:
         benchmark, kept = made_up(Path(folder) / "kept", images, pairs, width, resolutions)
         protocols = draw_protocols(benchmark, 1, 0)
         common = {"benchmark": benchmark.name, "average_of": None}
 
-        def ours(name: str, scenarios: list[str], modes: list[str], drawn: list) -> None:
-            seconds, _ = timed(
-                lambda: measure_benchmark(
-                    benchmark,
-                    common,
-                    kept,
-                    resolutions,
-                    Path(folder) / "out",
-                    scenarios=scenarios,
-                    protocols=drawn,
-                    thresholds=modes,
-                )
+        def ours(mode: str = "exact", drawn: Sequence[Protocol] = ()) -> Callable[[], Any]:
+            return lambda: measure_benchmark(
+                benchmark,
+                common,
+                kept,
+                resolutions,
+                Path(folder) / "out",
+                scenarios=["CR", "ER"],
+                protocols=list(drawn),
+                thresholds=[mode],
             )
-            figures[f"{name}_seconds"] = round(seconds, 2)
-            print(f"{name:<44} {seconds:>9.2f} s", flush=True)
 
-        if set(range(5, FULL + 1)) <= set(resolutions):  # all that the protocols draw from
-            ours("cr_er_protocols", ["CR", "ER"], ["exact"], protocols)
-        ours("cr_er_alone", ["CR", "ER"], ["exact"], [])
-        ours("cr_er_alone_insightface_grid", ["CR", "ER"], ["insightface"], [])
-        if matrix:
-            ours("matrix", ["matrix"], ["exact"], [])
-
+        for repeat in range(repeats):
+            if set(range(5, FULL + 1)) <= set(resolutions):  # all that the protocols draw from
+                take("cr_er_protocols", ours(drawn=protocols))
+            take("cr_er", ours())
+            take("cr_er_insightface_grid", ours("insightface"))
+            place = repeat * (len(resolutions) - 1) // max(repeats - 1, 1)
+            low, full = kept[resolutions[place]], kept[FULL]
+            for a, b in ((low, full), (full, low), (low, low)):
+                first, second = a[benchmark.pairs[:, 0]], b[benchmark.pairs[:, 1]]
+                for peer in (peers.insightface, peers.knoche):
+                    take(peer.__name__, partial(peer, first, second, benchmark.same))
         # ru_maxrss is in KiB on Linux, in bytes on macOS
         unit = 2**20 if sys.platform == "darwin" else 2**10
         figures["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
-        figures["evaluations"] = 3 * len(resolutions)
-        figures["peer_evaluations"] = evaluations
-        places = np.linspace(0, len(resolutions) - 1, evaluations).astype(int)
-        for peer in (peers.insightface, peers.knoche):
-            seconds = 0.0
-            for number, place in enumerate(places):
-                low, full = kept[resolutions[place]], kept[FULL]
-                a = (low, full, low)[number % 3]
-                b = (full, low, low)[number % 3]
-                first, second = a[benchmark.pairs[:, 0]], b[benchmark.pairs[:, 1]]
-                seconds += timed(partial(peer, first, second, benchmark.same))[0]
-            each = seconds / evaluations
-            ratio = each * 3 * len(resolutions) / figures["cr_er_alone_seconds"]
-            figures |= {
-                f"{peer.__name__}_seconds_an_evaluation": round(each, 4),
-                f"{peer.__name__}_ratio": round(ratio, 1),
-            }
-            print(f"{peer.__name__:<32} {each:.3f} s an evaluation: {ratio:.0f} times ours")
+        if matrix:
+            weights = resample(benchmark.name, pairs)
+            take(
+                "matrix",
+                lambda: resolution_matrix(
+                    matrix_distances(kept, resolutions, benchmark.pairs),
+                    resolutions,
+                    benchmark.same,
+                    "exact",
+                    weights,
+                    {},
+                ),
+            )
+    for name, seconds in times.items():
+        figures[f"{name}_seconds"] = [round(s, 4) for s in seconds]
+        print(f"{name:<24} {statistics.median(seconds):9.3f} s of {len(seconds)}", flush=True)
+    for peer in ("insightface", "knoche"):
+        theirs = statistics.median(times[peer]) * figures["evaluations"]
+        figures[f"{peer}_ratio"] = round(theirs / statistics.median(times["cr_er"]), 1)
+        print(f"{peer}'s loops, scaled: {theirs:.1f} s, {figures[f'{peer}_ratio']:.0f} times cr_er")
     return figures
 
 
@@ -171,15 +184,16 @@ def bench_sweep(
     width: int,
     resolutions: list[int],
     matrix: bool,
-    evaluations: int,
+    repeats: int,
     benchmark: str,
     swept: list[int],
     out: Path | None,
 ) -> dict[str, Any]:
     """Time both; prints as it goes, writes JSON where asked."""
+    check_resolutions(np.array([*resolutions, *swept]))
     resolutions = sorted({*resolutions, FULL}, reverse=True)
     figures = {"images": images, "pairs": pairs, "embedding": width, "resolutions": resolutions}
-    figures |= after_embedding(images, pairs, width, resolutions, matrix, evaluations)
+    figures |= after_embedding(images, pairs, width, resolutions, matrix, repeats)
     if benchmark:
         figures |= end_to_end(benchmark, "tiny", 8, swept, 256)
     figures |= {

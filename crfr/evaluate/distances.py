@@ -4,11 +4,14 @@ Products are summed in float64 and rounded to float32, so that a distance does n
 it was computed: the matrix of all resolutions has on its diagonal the very numbers of ER.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int, Num
 
+from crfr import environment
 from crfr.evaluate.protocols import FULL
 
 # Resolution in px -> unit embeddings of the distinct images; of images that nothing asks for, NaN.
@@ -27,20 +30,25 @@ def pair_distances(
 
 
 def scenario_distances(
-    embeddings: Embeddings, resolutions: Sequence[int], pairs: Int[np.ndarray, "p 2"]
+    embeddings: Embeddings,
+    resolutions: Sequence[int],
+    pairs: Int[np.ndarray, "p 2"],
+    scenarios: Sequence[str] = ("CR", "ER"),
 ) -> dict[str, Float32[np.ndarray, "s p"]]:
-    """CR_A, CR_B and ER at each resolution; CR only where there are embeddings at 112 px."""
-    count = len(pairs)
-    names = ("CR_A", "CR_B", "ER") if FULL in embeddings else ("ER",)
-    found = {name: np.empty((len(resolutions), count), np.float32) for name in names}
-    for start, stop in _blocks(count, len(resolutions), embeddings):
-        part = pairs[start:stop]
-        a, b = (_gather(embeddings, resolutions, part[:, side]) for side in (0, 1))
-        found["ER"][:, start:stop] = _distance(np.einsum("spd,spd->sp", a, b))
-        if FULL in embeddings:
-            full_a, full_b = (_gather(embeddings, [FULL], part[:, side])[0] for side in (0, 1))
-            found["CR_A"][:, start:stop] = _distance(np.einsum("spd,pd->sp", a, full_b))
-            found["CR_B"][:, start:stop] = _distance(np.einsum("pd,spd->sp", full_a, b))
+    """CR_A and CR_B, or ER, or all of them, at each resolution (px)."""
+    names = [name for name in ("CR_A", "CR_B", "ER") if name.partition("_")[0] in scenarios]
+    found = {name: np.empty((len(resolutions), len(pairs)), np.float32) for name in names}
+
+    def fill(block: slice) -> None:
+        a, b = (_gather(embeddings, resolutions, pairs[block, side]) for side in (0, 1))
+        if "ER" in scenarios:
+            found["ER"][:, block] = _distance(np.einsum("spd,spd->sp", a, b))
+        if "CR" in scenarios:
+            full_a, full_b = (_gather(embeddings, [FULL], pairs[block, i])[0] for i in (0, 1))
+            found["CR_A"][:, block] = _distance(np.einsum("spd,pd->sp", a, full_b))
+            found["CR_B"][:, block] = _distance(np.einsum("pd,spd->sp", full_a, b))
+
+    threaded(fill, _blocks(len(pairs), len(resolutions), embeddings) if names else [])
     return found
 
 
@@ -51,13 +59,12 @@ def matrix_distances(
 
     108 resolutions of 6,000 pairs take 280 MB.
     """
-    count, sizes = len(pairs), len(resolutions)
-    found = np.empty((sizes, sizes, count), np.float32)
-    for start, stop in _blocks(count, sizes, embeddings):
-        part = pairs[start:stop]
-        a, b = (_gather(embeddings, resolutions, part[:, side]) for side in (0, 1))
+    sizes = len(resolutions)
+    found = np.empty((sizes, sizes, len(pairs)), np.float32)
+    for block in _blocks(len(pairs), sizes, embeddings):
+        a, b = (_gather(embeddings, resolutions, pairs[block, side]) for side in (0, 1))
         products = np.matmul(a.transpose(1, 0, 2), b.transpose(1, 2, 0))  # [p s s]
-        found[:, :, start:stop] = _distance(products.transpose(1, 2, 0))
+        found[:, :, block] = _distance(products.transpose(1, 2, 0))
     return found
 
 
@@ -81,12 +88,19 @@ def _gather(
     return np.stack([embeddings[r][images] for r in resolutions]).astype(np.float64)
 
 
-def _blocks(pairs: int, sizes: int, embeddings: Embeddings) -> list[tuple[int, int]]:
-    """(start, stop) of blocks of pairs whose embeddings at all sizes fit in AT_ONCE."""
+def _blocks(pairs: int, sizes: int, embeddings: Embeddings) -> list[slice]:
+    """Blocks of pairs whose embeddings at all sizes fit in AT_ONCE."""
     width = next(iter(embeddings.values())).shape[1]
     step = max(1, AT_ONCE // (2 * sizes * width))
-    return [(start, min(start + step, pairs)) for start in range(0, pairs, step)]
+    return [slice(start, min(start + step, pairs)) for start in range(0, pairs, step)]
 
 
 def _distance(cosine: Num[np.ndarray, "..."]) -> Num[np.ndarray, "..."]:
-    return (1 - cosine).astype(np.float32)
+    # no vector is closer than itself: -1e-7 would lie under a grid's threshold of 0
+    return np.maximum(1 - cosine, 0).astype(np.float32)
+
+
+def threaded(work: Callable[..., Any], items: Sequence[Any]) -> list[Any]:
+    """`work` of each item, in threads: NumPy's sorts and sums let others run."""
+    with ThreadPoolExecutor(environment.cores()) as pool:
+        return list(pool.map(work, items))

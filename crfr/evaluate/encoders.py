@@ -36,11 +36,11 @@ class Encoder:
     A crfr model has `network` and `variables`, any other `function`: pixels [b 112 112 3], RGB
     0..255, of the type `pixels` -> float32 [b d] on the host, not normalised.
 
-    model: the spec without step and settings.  step: finished updates, None of others than crfr's.
+    model: the spec without the step.  step: finished updates, None of others than crfr's.
     method: the training method, "onnx" or "callable".  fingerprint: a hash of what makes the
     embeddings, which tells a model from another one of the same name and step.  precision: of the
     network, or "model" where that is its own affair.  pixels: "float32" or "uint8", what the
-    degraded image is given as.
+    degraded image is given as.  runtime: what runs `function`.
     """
 
     model: str
@@ -52,6 +52,7 @@ class Encoder:
     precision: str = "float32"
     pixels: str = "float32"
     function: Callable[[np.ndarray], np.ndarray] | None = None
+    runtime: str | None = None  # what runs `function`, in words
 
 
 def fingerprint(variables: Any) -> str:
@@ -77,7 +78,7 @@ def load_encoder(
         return _load_checkpoint(Path(spec), None, build)
     settings = parse_onnx(spec)
     if settings is not None:
-        foreign, name, method = load_onnx(settings), settings.path, "onnx"
+        foreign, name, method = load_onnx(settings), spec, "onnx"
     elif _is_callable(spec):
         foreign, name, method = load_callable(spec), spec, "callable"
     else:
@@ -98,6 +99,7 @@ def load_encoder(
         precision="model",
         pixels=foreign.pixels,
         function=foreign.function,
+        runtime=foreign.runtime,
     )
 
 

@@ -23,12 +23,14 @@ WANTED = "a function takes uint8 RGB [b 112 112 3] and returns one embedding an 
 
 class Foreign(NamedTuple):
     """function: pixels [b 112 112 3], RGB 0..255, of the type `pixels` ("float32" or "uint8") ->
-    float32 [b d], not normalised.  fingerprint: a hash of what makes the embeddings.
+    float32 [b d], not normalised.  fingerprint: a hash of what makes the embeddings.  runtime:
+    what runs it, in words.
     """
 
     function: Callable[[np.ndarray], np.ndarray]
     pixels: str
     fingerprint: str
+    runtime: str
 
 
 def as_embeddings(name: str, result: Any, images: int) -> Float32[np.ndarray, "n d"]:
@@ -78,7 +80,9 @@ def load_callable(spec: str) -> Foreign:
             raise unknown(f"attribute of {owner}", attribute, known)
         found = getattr(found, attribute)
     if not callable(found):
-        raise InputError(f"{spec}: is a {type(found).__name__} and cannot be called; {WANTED}")
+        raise InputError(
+            f"{spec}: ({type(found).__name__}) is no function and cannot be called; {WANTED}"
+        )
 
     def embed(pixels: UInt8[np.ndarray, "b 112 112 3"]) -> Float32[np.ndarray, "b d"]:
         try:
@@ -90,7 +94,7 @@ def load_callable(spec: str) -> Foreign:
 
     source = Path(module.__file__).read_bytes() if module.__file__ else b""
     digest = hashlib.sha256(spec.encode() + b"\0" + source).hexdigest()[:16]
-    return Foreign(embed, "uint8", digest)
+    return Foreign(embed, "uint8", digest, "Python")
 
 
 def _import(spec: str, name: str) -> ModuleType:

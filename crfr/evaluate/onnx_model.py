@@ -77,7 +77,8 @@ def load_onnx(settings: Settings) -> Foreign:
     for part in [path, *external_files(path)]:
         with part.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    return Foreign(embed, pixels_type, digest.hexdigest()[:16])
+    runtime = f"onnxruntime {session.get_providers()[0]}"
+    return Foreign(embed, pixels_type, digest.hexdigest()[:16], runtime)
 
 
 def _open(path: Path) -> Any:

@@ -14,11 +14,14 @@ from crfr.evaluate import results, store
 from crfr.evaluate.embed import Embed, check_embeddings, embed_work
 
 SAVE_EVERY = 60.0  # seconds: what a kill may cost
-PROBES = 8  # kept embeddings that are made again, to see that the model is still the same
-SAME = 0.01  # cosine distance up to which two embeddings of one image are the same model's
+PROBES = 8  # kept embeddings a resolution that are made again, to see that they are the model's
+SAME = 1e-4  # cosine distance up to which two embeddings of one image are the same model's
 
 
-def embed_missing(
+Missing = list[dict[int, np.ndarray]]  # of each benchmark, resolution -> indices of images
+
+
+def find_missing(
     embed: Embed,
     benchmarks: Sequence[Benchmark],
     wanted: Sequence[dict[int, np.ndarray]],
@@ -26,23 +29,36 @@ def embed_missing(
     *,
     mesh: Mesh,
     batch: int,
-) -> int:
-    """Make and keep the embeddings that are wanted and not there; how many these were."""
+) -> Missing:
+    """What is wanted and not kept.  InputError where what is kept is not what the model gives."""
     missing = []
     for benchmark, masks in zip(benchmarks, wanted, strict=True):
-        folder, images = results.embeddings_folder(out, benchmark.name), len(benchmark.images)
-        there = {r: store.present(folder, r, images) for r in masks}
-        for resolution, mask in there.items():
-            if mask.any():
-                _probe(embed, benchmark, folder, resolution, mask, mesh=mesh, batch=batch)
-                break
+        folder = results.embeddings_folder(out, benchmark.name)
+        there = {r: store.present(folder, r, len(benchmark.images)) for r in masks}
+        _probe(embed, benchmark, folder, mesh=mesh, batch=batch)
         missing.append({r: np.flatnonzero(mask & ~there[r]) for r, mask in masks.items()})
+    return missing
+
+
+def embed_missing(
+    embed: Embed,
+    benchmarks: Sequence[Benchmark],
+    missing: Missing,
+    out: Path,
+    *,
+    mesh: Mesh,
+    batch: int,
+    few: int,
+) -> None:
+    """Make and keep what is missing, and make some of it again, in batches of `few`."""
     total = sum(len(which) for part in missing for which in part.values())
     with tqdm(total=total, unit=" images", desc="embedding", disable=None) as progress:
         for benchmark, part in zip(benchmarks, missing, strict=True):
             folder = results.embeddings_folder(out, benchmark.name)
+            fresh = not store.resolutions(folder)
             _embed_into(embed, benchmark, part, folder, progress, mesh=mesh, batch=batch)
-    return total
+            if fresh:
+                _probe(embed, benchmark, folder, mesh=mesh, batch=few)
 
 
 def _embed_into(
@@ -73,6 +89,11 @@ def _embed_into(
     for part, embeddings in embed_work(
         embed, benchmark.images, which, sizes, mesh=mesh, batch=batch
     ):
+        if held and embeddings.shape[1] != held[0].shape[1]:
+            raise InputError(
+                f"embeddings of {held[0].shape[1]} numbers in one batch and of "
+                f"{embeddings.shape[1]} in the next: the model has to give one number of them"
+            )
         held.append(embeddings)
         progress.update(len(embeddings))
         # up to the end of the last resolution that is complete, or all of it from time to time
@@ -84,27 +105,27 @@ def _embed_into(
             save(begun)
 
 
-def _probe(
-    embed: Embed,
-    benchmark: Benchmark,
-    folder: Path,
-    resolution: int,
-    there: np.ndarray,
-    *,
-    mesh: Mesh,
-    batch: int,
-) -> None:
-    """Raise InputError where the model no longer gives the embeddings that are kept of it."""
-    kept = store.load(folder, resolution, len(benchmark.images))
-    assert kept is not None
-    which = np.flatnonzero(there)[:PROBES]
-    sizes = np.full(len(which), resolution)
-    (_, again), *_ = embed_work(embed, benchmark.images, which, sizes, mesh=mesh, batch=batch)
-    if again.shape[1] == kept.shape[1]:
-        distance = float(np.max(1 - np.einsum("nd,nd->n", kept[which], again)))
-        if distance < SAME:
-            return
-    raise InputError(
-        f"{folder}: the embeddings kept at {resolution} px are not what the model gives now; they "
-        "are another model's or it has changed: choose another --out"
-    )
+def _probe(embed: Embed, benchmark: Benchmark, folder: Path, *, mesh: Mesh, batch: int) -> None:
+    """Raise InputError where the model does not give the embeddings that are kept of it.
+
+    Compared are a few images at the lowest and the highest resolution that is kept: at the highest
+    alone, which the degradation leaves as it is, another degradation would go unnoticed.
+    """
+    kept = store.resolutions(folder)
+    for resolution in sorted({*kept[:1], *kept[-1:]}):
+        before = store.load(folder, resolution, len(benchmark.images))
+        assert before is not None
+        there = np.flatnonzero(np.isfinite(before[:, 0]))
+        which = there[np.linspace(0, len(there) - 1, min(PROBES, len(there))).astype(int)]
+        sizes = np.full(len(which), resolution)
+        parts = embed_work(embed, benchmark.images, which, sizes, mesh=mesh, batch=batch)
+        again = np.concatenate([found for _, found in parts])
+        if again.shape[1] == before.shape[1]:
+            distance = float(np.max(1 - np.einsum("nd,nd->n", before[which], again)))
+            if distance < SAME:
+                continue
+        raise InputError(
+            f"{folder}: the embeddings kept at {resolution} px are not what the model gives now; "
+            "they are another model's, it has changed, or it gives an image another embedding in "
+            "another batch (BatchNorm in training mode?): mend it, and choose another --out"
+        )

@@ -7,6 +7,7 @@ those of the first are 112.  The authors have published theirs as CSV files, one
 integers: image A of the first pair, its image B, image A of the next pair, and so on.
 """
 
+import hashlib
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,31 @@ PROTOCOLS = {
     "high_res": (40, 112, "high_res_focus.csv"),
     "all_res": (5, 112, "avg_sizes.csv"),
 }
+# The authors' files, by the first 16 digits of their SHA-256 (github.com/Martlgap/btm-stm).
+PUBLISHED = frozenset(
+    (
+        "5d611d58de10ea17",
+        "378b91388fc3f58d",
+        "1f34e0d50cb91b30",
+        "64c0e62545717dab",
+        "acc6cb502ae50f5c",
+        "9b7195dc48f93cb4",
+        "d4ddd93f6c438d31",
+        "5ab408c7659ca4ff",
+        "e9a13910cf1c53e2",
+        "c3f12cf9491dc16e",
+        "1b0969119ff877dc",
+        "b07fc0bd0fcfbc1e",
+        "d2c48f6180c240c8",
+        "6fbdbc1cacd1775b",
+        "a75cc188371dd96b",
+        "854d0ef807f5f9a6",
+        "5b1bb6779a3913e9",
+        "766cd66f2b473bd2",
+        "e957dfb8727ccc5b",
+        "bc1cd98e0d4a577f",
+    )
+)
 # The published folder of each benchmark; others have a folder of their own name.
 FOLDERS = {
     "lfw": "LFW",
@@ -41,10 +67,11 @@ FOLDERS = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """A resolution in px for each image of p pairs, drawn once (published) or several times."""
+    """A resolution in px for each image of p pairs, drawn once (in a file) or several times."""
 
     name: str  # of PROTOCOLS
-    drawn: str  # "published" or "seeded"
+    drawn: str  # "published" (the authors' file), "file" (another one) or "seeded"
+    source: str  # "sha256 ..." of the file, or "seed ..."
     resolutions: Int32[np.ndarray, "draws p 2"]
 
 
@@ -69,26 +96,25 @@ def draw_protocols(benchmark: Benchmark, draws: int, seed: int) -> list[Protocol
             salt = zlib.crc32(f"{benchmark.name}/{name}".encode())
             rng = np.random.default_rng([seed, draw, salt])
             resolutions[draw, :, 1] = rng.integers(low, high + 1, len(benchmark.pairs))
-        protocols.append(Protocol(name, "seeded", resolutions))
+        protocols.append(Protocol(name, "seeded", f"seed {seed}", resolutions))
     return protocols
 
 
 def read_protocols(folder: Path, benchmark: Benchmark) -> list[Protocol]:
-    """The four protocols of a benchmark from CSV files in the authors' layout.
+    """The four protocols of a benchmark from CSV files: the authors', or others in their layout.
 
     `folder` holds a folder for each benchmark (LFW, AgeDB, CFP-FP, CALFW, CPLFW, or its own name).
     InputError for a file that is missing, that has not two integers a pair, or a value outside
     1..112.
     """
-    return [
-        Protocol(name, "published", _read(folder / folder_name(benchmark.name) / file, benchmark))
-        for name, (_, _, file) in PROTOCOLS.items()
-    ]
+    here = folder / folder_name(benchmark.name)
+    return [_read(name, here / file, benchmark) for name, (_, _, file) in PROTOCOLS.items()]
 
 
-def _read(path: Path, benchmark: Benchmark) -> Int32[np.ndarray, "1 p 2"]:
+def _read(name: str, path: Path, benchmark: Benchmark) -> Protocol:
     try:
-        text = path.read_text(encoding="ascii").strip()
+        content = path.read_bytes()
+        text = content.decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = "no text" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise InputError(
@@ -110,7 +136,9 @@ def _read(path: Path, benchmark: Benchmark) -> Int32[np.ndarray, "1 p 2"]:
                 "the file again"
             )
         values[position] = value
-    return values.reshape(1, -1, 2)
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    drawn = "published" if digest in PUBLISHED else "file"
+    return Protocol(name, drawn, f"sha256 {digest}", values.reshape(1, -1, 2))
 
 
 def write_protocols(folder: Path, benchmark: Benchmark, seed: int) -> list[Path]:

@@ -1,7 +1,6 @@
-"""The files of a sweep directory (docs/architecture.md): written whole, added to by later calls."""
+"""What a sweep directory is of, and its rows (docs/architecture.md, "A sweep directory")."""
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,35 +11,29 @@ import numpy as np
 from crfr import environment
 from crfr.data.benchmarks import Benchmark
 from crfr.errors import InputError
-from crfr.evaluate.protocols import PROTOCOLS, SCENARIOS, Protocol
+from crfr.evaluate.arrays import read_draws, row_key
+from crfr.evaluate.protocols import PROTOCOLS, SCENARIOS
+from crfr.evaluate.scores import average_rows
 
 SCHEMA = 2
-ROWS, SUMMARY = "rows.jsonl", "sweep.json"
+ROWS, SUMMARY, EMBEDDINGS = "rows.jsonl", "sweep.json", "embeddings"
 AVERAGE = "average"  # the name of the mean over benchmarks
 KEY = ("benchmark", "thresholds", "scenario", "resolution", "drawn")  # what tells rows apart
 
 
 def embeddings_folder(out: Path, benchmark: str) -> Path:
-    return out / "embeddings" / environment.file_name(benchmark)
+    return out / EMBEDDINGS / environment.file_name(benchmark)
 
 
 def samples_folder(out: Path, benchmark: str) -> Path:
     return out / "samples" / environment.file_name(benchmark)
 
 
-def pairs_file(out: Path, benchmark: str) -> Path:
-    return out / "pairs" / f"{environment.file_name(benchmark)}.npz"
-
-
-def matrix_file(out: Path, benchmark: str, thresholds: str) -> Path:
-    return out / "matrix" / f"{environment.file_name(benchmark)}-{thresholds}.npz"
-
-
 def fingerprint(benchmark: Benchmark) -> str:
     """A hash of a benchmark's images and pairs."""
     digest = hashlib.sha256()
     for array in (benchmark.images, benchmark.pairs, benchmark.same):
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).data)  # no copy: images may be gigabytes
     return digest.hexdigest()[:16]
 
 
@@ -49,29 +42,23 @@ def open_sweep(
 ) -> dict[str, Any]:
     """The content of sweep.json, of an earlier call or a new one, with these benchmarks in it.
 
-    InputError where the directory holds the sweep of another model or setting, or another
-    benchmark of the same name.
+    The model keeps the name that it had in the first call, however its path is written now.  A
+    call that came to nothing binds nothing.  InputError where the directory holds the sweep of
+    another model or setting, or another benchmark of the same name.
     """
-    path = out / SUMMARY
     names = [benchmark.name for benchmark in benchmarks]
     if len(set(names)) < len(names) or AVERAGE in names:
         raise InputError(
             f"benchmarks {', '.join(names)}: each needs a name of its own, and none may be called "
             f"{AVERAGE!r}; rename a file"
         )
-    if path.exists():
-        try:
-            summary = json.loads(path.read_text())
-        except ValueError as error:
-            raise InputError(
-                f"{path}: not JSON; choose another --out, or delete this one"
-            ) from error
-    elif (out / ROWS).exists():
-        raise InputError(f"{out}: has {ROWS} but no {SUMMARY}; choose another --out or delete it")
-    else:
+    for path in out.glob(f"{EMBEDDINGS}/*/.*.npy.*"):  # of a call that was killed while it wrote
+        path.unlink()
+    summary = _read_summary(out)
+    if summary is None:
         summary = identity | {"benchmarks": {}, "calls": [], "training": None}
     for key, value in identity.items():
-        if summary.get(key) != value:
+        if key != "model" and summary.get(key) != value:
             raise InputError(
                 f"{out}: holds a sweep with {key}={summary.get(key)!r}, not {value!r}; choose "
                 "another --out"
@@ -87,79 +74,72 @@ def open_sweep(
                 f"{out}: holds a sweep of another {benchmark.name}, with other images or pairs; "
                 "choose another --out"
             )
-    out.mkdir(parents=True, exist_ok=True)
-    environment.write_json(path, summary)
+    environment.write_json(out / SUMMARY, summary)
     return summary
 
 
-def add_rows(out: Path, rows: list[dict[str, Any]]) -> bool:
+def _read_summary(out: Path) -> dict[str, Any] | None:
+    path = out / SUMMARY
+    holds = (out / ROWS).exists() or any(out.glob(f"{EMBEDDINGS}/*/*.npy"))
+    if not path.exists():
+        if holds:
+            raise InputError(
+                f"{out}: has results but no {SUMMARY}; choose another --out or delete it"
+            )
+        return None
+    try:
+        summary = json.loads(path.read_text())
+    except ValueError:
+        summary = None
+    if not isinstance(summary, dict) or not {"benchmarks", "calls", "model"} <= summary.keys():
+        raise InputError(
+            f"{path}: is no record of a sweep; choose another --out, or delete this one"
+        )
+    return summary if holds else None
+
+
+def add_rows(out: Path, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> bool:
     """Put rows into rows.jsonl, in the place of those with the same key; whether it has changed.
 
-    Averages over other benchmarks than these rows' are dropped: there is one average.
+    The averages are those of all benchmarks of the directory, `names`, and made anew.
     """
 
     def key(row: dict[str, Any]) -> tuple:
         return tuple(row[name] for name in KEY)
 
     before = environment.read_lines(out / ROWS)
-    sets = {tuple(row["average_of"]) for row in rows if row["average_of"]}
-    kept = [r for r in before if not sets or not r["average_of"] or tuple(r["average_of"]) in sets]
-    merged = {key(row): row for row in [*kept, *rows]}
-    names = dict.fromkeys(row["benchmark"] for row in merged.values())
-    order = {name: place for place, name in enumerate([n for n in names if n != AVERAGE])}
+    try:
+        kept = [row for row in before if row["benchmark"] != AVERAGE]
+        merged = {key(row): row for row in [*kept, *rows]}
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{out / ROWS}: a line has no {error}; delete the file: the sweep makes it again"
+        ) from error
     scenarios = [*SCENARIOS, *PROTOCOLS]
 
     def place(row: dict[str, Any]) -> tuple:
         return (
-            order.get(row["benchmark"], len(order)),
             row["thresholds"],
             -(row["resolution"] or 0),
             scenarios.index(row["scenario"]),
             row["drawn"] or "",
         )
 
-    after = sorted(merged.values(), key=place)
+    parts = [sorted((r for r in merged.values() if r["benchmark"] == n), key=place) for n in names]
+    after = [row for part in parts for row in part]
+    if len(names) > 1 and all(parts):
+        after += average_rows(parts, [_draws(out, part) for part in parts])
     if after != before:
         environment.write_lines(out / ROWS, after)
     return after != before
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    environment.write_atomically(path, buffer.getvalue())
-
-
-def write_pairs(
-    out: Path,
-    benchmark: Benchmark,
-    resolutions: list[int],
-    distances: dict[str, np.ndarray],
-    protocols: list[Protocol],
-    drawn: dict[tuple[str, str], np.ndarray],
-) -> None:
-    """The distances of every pair; what earlier calls had of other resolutions stays."""
-    path = pairs_file(out, benchmark.name)
-    before: dict[str, np.ndarray] = {}
-    if path.exists():
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                before = dict(file)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path}: {error}; delete it: the sweep makes it again") from error
-    known = {name: dict(zip(before.get("resolutions", np.zeros(0)).tolist(), values, strict=True))
-             for name, values in before.items() if name in SCENARIOS}  # fmt: skip
-    for name, values in distances.items():
-        known.setdefault(name, {}).update(zip(resolutions, values, strict=True))
-    every = sorted({r for part in known.values() for r in part}, reverse=True)
-    nothing = np.full(len(benchmark.pairs), np.nan, np.float32)
-    arrays = {n: v for n, v in before.items() if n.removesuffix("_resolutions") in PROTOCOLS}
-    arrays |= {
-        name: np.stack([part.get(r, nothing) for r in every]) for name, part in known.items()
-    }
-    for protocol in protocols:
-        arrays[protocol.name] = drawn[protocol.name, protocol.drawn]
-        arrays[f"{protocol.name}_resolutions"] = protocol.resolutions
-    arrays |= {"resolutions": np.array(every, np.int32), "same": benchmark.same}
-    write_arrays(path, arrays)
+def _draws(out: Path, rows: list[dict[str, Any]]) -> np.ndarray:
+    name = rows[0]["benchmark"]
+    kept = read_draws(out, name)
+    if not all(row_key(row) in kept for row in rows):
+        raise InputError(
+            f"{out}: the resampled accuracies of {name} are not all there; delete {ROWS} and sweep "
+            "again: the embeddings stay"
+        )
+    return np.stack([kept[row_key(row)] for row in rows])

@@ -4,16 +4,16 @@ A row may stand for several lists of distances: CR for CR_A and CR_B, a protocol
 figures are their means, and a pair's verdict in the bootstrap is the mean of its verdicts.
 """
 
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import zlib
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Float64
 
 from crfr.errors import InputError
-from crfr.evaluate.protocols import PROTOCOLS, SCENARIOS
+from crfr.evaluate.distances import threaded
+from crfr.evaluate.protocols import PROTOCOLS, SCENARIOS, Protocol
 from crfr.evaluate.statistics import accuracy_draws, interval, resampling, roc_figures
 from crfr.evaluate.verification import insightface_val, kfold
 
@@ -31,7 +31,8 @@ class Score(NamedTuple):
 class Line(NamedTuple):
     """A row before its interval is known."""
 
-    key: dict[str, Any]  # scenario, resolution, drawn, draw_accuracies
+    key: dict[str, Any]  # scenario, resolution, drawn, source
+    draws: list[float] | None  # accuracies, of a protocol
     score: Score
 
 
@@ -95,66 +96,62 @@ def mean_figures(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return figures | {"pairs": sum(p["pairs"] for p in parts)}
 
 
-def threaded(work: Callable[..., Any], *arguments: Iterable[Any]) -> list[Any]:
-    """`work` of each, in threads: NumPy's sorts and sums let others run."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(work, *arguments))
-
-
 def scenario_lines(
     distances: dict[str, Float32[np.ndarray, "s p"]],
     resolutions: Sequence[int],
     same: Bool[np.ndarray, " p"],
     thresholds: str,
-    scenarios: Sequence[str],
 ) -> list[Line]:
-    """The lines of CR, CR_A, CR_B (where `scenarios` has CR) and ER at each resolution (px)."""
-    names = [n for n in distances if n.partition("_")[0] in scenarios]
-    cells = [(name, place) for place in range(len(resolutions)) for name in names]
+    """The lines of CR, CR_A, CR_B and ER, what `distances` has of them, at each resolution (px)."""
+    cells = [(name, place) for place in range(len(resolutions)) for name in distances]
     scores = threaded(lambda cell: score(distances[cell[0]][cell[1]], same, thresholds), cells)
     found = dict(zip(cells, scores, strict=True))
     lines = []
     for place, resolution in enumerate(resolutions):
-        here = {name: found[name, place] for name in names}
+        here = {name: found[name, place] for name in distances}
         if "CR_A" in here:
             here["CR"] = mean_score([here["CR_A"], here["CR_B"]])
         for name in SCENARIOS:
             if name in here:
-                key = {"scenario": name, "resolution": resolution, "drawn": None}
-                lines.append(Line(key | {"draw_accuracies": None}, here[name]))
+                key = {"scenario": name, "resolution": resolution, "drawn": None, "source": None}
+                lines.append(Line(key, None, here[name]))
     return lines
 
 
 def protocol_lines(
-    distances: dict[tuple[str, str], Float32[np.ndarray, "draws p"]],
+    protocols: Sequence[Protocol],
+    distances: dict[str, Float32[np.ndarray, "draws p"]],
     same: Bool[np.ndarray, " p"],
     thresholds: str,
 ) -> list[Line]:
-    """The lines of (protocol, how it was drawn), each a mean over its draws."""
+    """The line of each protocol, a mean over its draws."""
     lines = []
-    for (name, drawn), draws in sorted(
-        distances.items(), key=lambda item: (list(PROTOCOLS).index(item[0][0]), item[0][1])
-    ):
-        scores = threaded(lambda distance: score(distance, same, thresholds), draws)
-        key = {"scenario": name, "resolution": None, "drawn": drawn}
-        accuracies = [s.figures["accuracy"] for s in scores]
-        lines.append(Line(key | {"draw_accuracies": accuracies}, mean_score(scores)))
+    for protocol in sorted(protocols, key=lambda p: list(PROTOCOLS).index(p.name)):
+        scores = threaded(lambda d: score(d, same, thresholds), list(distances[protocol.name]))
+        key = {"scenario": protocol.name, "resolution": None}
+        key |= {"drawn": protocol.drawn, "source": protocol.source}
+        lines.append(Line(key, [s.figures["accuracy"] for s in scores], mean_score(scores)))
     return lines
 
 
-def bootstrap(lines: list[Line], pairs: int) -> Float[np.ndarray, "m draws"]:
-    """The accuracy of each line in 1,000 seeded resamples of the pairs, at the folds' thresholds.
-
-    All lines share the resamples of the pairs.
+def resample(benchmark: str, pairs: int) -> Float64[np.ndarray, "draws p"]:
+    """The 1,000 resamples of a benchmark's pairs: alike for all models, rows and matrices, and
+    others for other benchmarks, so that averages are over independent ones.
     """
-    weights = resampling(pairs)
+    return resampling(pairs, seed=zlib.crc32(benchmark.encode()))
+
+
+def bootstrap(
+    lines: list[Line], weights: Float64[np.ndarray, "draws p"]
+) -> Float32[np.ndarray, "m draws"]:
+    """The accuracy of each line in each resample of the pairs, at the folds' thresholds."""
     parts = [
         accuracy_draws(
             np.stack([line.score.verdicts for line in lines[start : start + ROWS_AT_ONCE]]), weights
         )
         for start in range(0, len(lines), ROWS_AT_ONCE)
     ]
-    return np.concatenate(parts)
+    return np.concatenate([np.zeros((0, len(weights)), np.float32), *parts])
 
 
 def spread(accuracies: list[float] | None) -> dict[str, Any]:
@@ -168,7 +165,7 @@ def spread(accuracies: list[float] | None) -> dict[str, Any]:
 
 
 def finish_rows(
-    common: dict[str, Any], lines: list[Line], draws: Float[np.ndarray, "m draws"]
+    common: dict[str, Any], lines: list[Line], draws: Float32[np.ndarray, "m draws"]
 ) -> list[dict[str, Any]]:
     """Rows of lines and their bootstrapped accuracies."""
     low, high = interval(draws)
@@ -176,7 +173,7 @@ def finish_rows(
         {
             **common,
             **line.key,
-            **spread(line.key["draw_accuracies"]),
+            **spread(line.draws),
             **line.score.figures,
             "accuracy_low": float(low[i]),
             "accuracy_high": float(high[i]),
@@ -186,16 +183,19 @@ def finish_rows(
 
 
 def average_rows(
-    rows: list[list[dict[str, Any]]], draws: list[Float[np.ndarray, "m draws"]]
+    rows: Sequence[list[dict[str, Any]]], draws: Sequence[Float32[np.ndarray, "_ draws"]]
 ) -> list[dict[str, Any]]:
     """The unweighted means over benchmarks of the rows that all of them have (paper fig. 1).
 
-    The benchmarks are resampled apart.  A protocol counts where it was drawn in one way for all.
+    `rows` and `draws` are those of each benchmark.  A protocol counts where it was drawn in one
+    way, and equally often, for all.
     """
 
     def key(row: dict[str, Any]) -> tuple:
         return row["thresholds"], row["scenario"], row["resolution"], row["drawn"], row["draws"]
 
+    if len(rows) < 2 or not all(rows):
+        return []
     places = [{key(row): place for place, row in enumerate(part)} for part in rows]
     names = [part[0]["benchmark"] for part in rows]
     found = []
@@ -207,6 +207,8 @@ def average_rows(
         resampled = np.mean([d[i] for d, i in zip(draws, at, strict=True)], axis=0)
         low, high = interval(resampled[None])
         about = {"benchmark": "average", "average_of": names}
+        sources = {part["source"] for part in parts}
+        about["source"] = sources.pop() if len(sources) == 1 else None
         each = [p["draw_accuracies"] for p in parts]
         means = None if each[0] is None else np.mean(each, axis=0).tolist()
         bounds = {"accuracy_low": float(low[0]), "accuracy_high": float(high[0])}

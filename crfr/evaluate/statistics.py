@@ -99,7 +99,7 @@ def fold_weights(pairs: int) -> Float64[np.ndarray, " p"]:
     return 1 / (FOLDS * np.bincount(fold)[fold])
 
 
-def resampling(pairs: int, *, draws: int = 1000, seed: int = 0) -> Float32[np.ndarray, "draws p"]:
+def resampling(pairs: int, *, draws: int = 1000, seed: int = 0) -> Float64[np.ndarray, "draws p"]:
     """Weights of a bootstrap over pairs: each row a draw, and sums to 1.
 
     A draw takes `pairs` pairs with replacement from all of them.  A pair weighs what it weighs in
@@ -115,7 +115,7 @@ def resampling(pairs: int, *, draws: int = 1000, seed: int = 0) -> Float32[np.nd
         raise InputError(f"{pairs} pairs, {draws} draws: give at least {FOLDS} pairs and 1 draw")
     rng = np.random.default_rng(seed)
     weight = fold_weights(pairs)
-    rows = np.empty((draws, pairs), np.float32)
+    rows = np.empty((draws, pairs))
     for row in rows:  # one at a time: the drawn indices of all would take twice the memory
         drawn = weight * np.bincount(rng.integers(pairs, size=pairs), minlength=pairs)
         row[:] = drawn / drawn.sum()
@@ -124,16 +124,18 @@ def resampling(pairs: int, *, draws: int = 1000, seed: int = 0) -> Float32[np.nd
 
 def accuracy_draws(
     scores: Float[np.ndarray, "m p"] | Bool[np.ndarray, "m p"],
-    weights: Float32[np.ndarray, "draws p"],
-) -> Float[np.ndarray, "m draws"]:
+    weights: Float64[np.ndarray, "draws p"],
+) -> Float32[np.ndarray, "m draws"]:
     """The accuracy of m rows in each draw, by one matrix product.
 
     `scores` [m p] is the share of right verdicts on each pair: `Verdict.correct`, or the mean of
     several.  Verdicts are those at the folds' thresholds of all pairs; no threshold is chosen anew.
+    Summed in float64 and rounded to float32, so that a row's draws do not depend on the rows beside
+    it.
     """
     # Through the errors, so that rows without one are exactly 1 in every draw.
-    wrong = (1 - scores.astype(np.float32)) @ weights.T
-    return 1 - np.clip(wrong, 0, 1, out=wrong)
+    wrong = (1 - scores.astype(np.float64)) @ weights.T
+    return (1 - np.clip(wrong, 0, 1, out=wrong)).astype(np.float32)
 
 
 def interval(
@@ -174,7 +176,7 @@ def sign_flip(halves: Int[np.ndarray, " p"]) -> float:
 
 
 def paired_test(
-    first: ArrayLike, second: ArrayLike, weights: Float32[np.ndarray, "draws p"]
+    first: ArrayLike, second: ArrayLike, weights: Float64[np.ndarray, "draws p"]
 ) -> dict[str, float]:
     """Whether two models (or settings) differ in accuracy on the same pairs.
 
@@ -208,7 +210,7 @@ def paired_test(
                 "1, verdicts or the mean of two"
             )
     gap = first - second
-    draws = weights @ gap.astype(np.float32)
+    draws = weights @ gap.astype(np.float64)
     low, high = interval(draws[None])
     return {
         "difference": float(fold_weights(len(gap)) @ gap),

@@ -14,6 +14,11 @@ from crfr import environment
 from crfr.errors import InputError
 
 
+def resolutions(folder: Path) -> list[int]:
+    """The resolutions (px) at which embeddings are kept, rising."""
+    return sorted(int(path.stem) for path in folder.glob("*.npy") if path.stem.isdecimal())
+
+
 def load(folder: Path, resolution: int, images: int) -> Float32[np.ndarray, "n d"] | None:
     """The embeddings at a resolution (px), mapped from the file; None where there is none.
 

@@ -14,21 +14,15 @@ from jax.sharding import Mesh
 
 from crfr import environment
 from crfr.data.benchmarks import Benchmark
-from crfr.evaluate import results, store
+from crfr.evaluate import arrays, results, store
 from crfr.evaluate.distances import matrix_distances, protocol_distances, scenario_distances
 from crfr.evaluate.embed import make_embed
 from crfr.evaluate.encoders import Encoder
-from crfr.evaluate.matrix import resolution_matrix
-from crfr.evaluate.passes import embed_missing
+from crfr.evaluate.matrix import average_matrix, resolution_matrix
+from crfr.evaluate.passes import embed_missing, find_missing
 from crfr.evaluate.protocols import FULL, Protocol, needed
 from crfr.evaluate.samples import write_samples
-from crfr.evaluate.scores import (
-    average_rows,
-    bootstrap,
-    finish_rows,
-    protocol_lines,
-    scenario_lines,
-)
+from crfr.evaluate.scores import bootstrap, finish_rows, protocol_lines, resample, scenario_lines
 
 
 def sweep(
@@ -51,13 +45,14 @@ def sweep(
     `scenarios` are of CR, ER and matrix, `protocols` those of each benchmark by its name.  The same
     call again goes on where it stopped; other scenarios, resolutions, benchmarks and thresholds use
     the embeddings that are there, and their rows stand beside the earlier ones.  Of several
-    benchmarks the rows that all have are averaged.  `training` is what the report says of how the
-    model was trained.  Returns the rows of this call.
+    benchmarks in the directory the rows that all have are averaged.  `training` is what the report
+    says of how the model was trained.  Returns the rows of this call, without averages.
 
     Raises InputError where `out` holds the sweep of another model, benchmark or degradation.
     """
     started = time.monotonic()
     protocols = protocols or {}
+    thresholds, scenarios = list(dict.fromkeys(thresholds)), list(dict.fromkeys(scenarios))
     common = {
         "schema": results.SCHEMA,
         "model": encoder.model,
@@ -68,48 +63,67 @@ def sweep(
         "precision": encoder.precision,
         "flip": flip,
     }
-    summary = results.open_sweep(
-        out, common | {"model_fingerprint": encoder.fingerprint}, benchmarks
-    )
-    summary["training"] = training
-    wanted = [needed(b, scenarios, resolutions, protocols.get(b.name, [])) for b in benchmarks]
-    embed = make_embed(encoder, mesh, variant=variant, flip=flip)
-    made = embed_missing(embed, benchmarks, wanted, out, mesh=mesh, batch=batch)
-
-    found: list[list[dict[str, Any]]] = []
-    draws: list[np.ndarray] = []
-    for benchmark, masks in zip(benchmarks, wanted, strict=True):
-        about = common | {"benchmark": benchmark.name, "average_of": None}
-        print(f"measuring {benchmark.name}", flush=True)
-        rows, resampled = measure_benchmark(
-            benchmark,
-            about,
-            {r: _kept(out, benchmark, r) for r in masks},
-            sorted(set(resolutions), reverse=True),
-            out,
-            scenarios=scenarios,
-            protocols=protocols.get(benchmark.name, []),
-            thresholds=thresholds,
-        )
-        found.append(rows)
-        draws.append(resampled)
-        shown = sorted({FULL, *resolutions}, reverse=True)
-        write_samples(results.samples_folder(out, benchmark.name), benchmark, shown, variant)
-    rows = [row for part in found for row in part]
-    if len(benchmarks) > 1:
-        rows += average_rows(found, draws)
-    changed = results.add_rows(out, rows)
-    if made or changed:  # a call that finds everything done adds nothing to how the rows were made
+    out.mkdir(parents=True, exist_ok=True)
+    busy = f"{out}: another crfr sweep is writing there; wait until it has ended"
+    with environment.locked(out, busy):
+        identity = common | {"model_fingerprint": encoder.fingerprint}
+        summary = results.open_sweep(out, identity, benchmarks)
+        common["model"] = summary["model"]
+        summary["training"] = training
         call = {
             "started": environment.now(),
             "command": environment.command(),
             "commit": environment.commit(),
             "versions": environment.versions(),
             "devices": {"count": mesh.size, "kind": mesh.devices.flat[0].device_kind},
-            "seconds": round(time.monotonic() - started, 3),
+            "seconds": 0.0,
         }
-        summary["calls"] = [*summary["calls"], call]
-    environment.write_json(out / results.SUMMARY, summary)
+        if encoder.runtime:
+            call["devices"] = {"count": 1, "kind": encoder.runtime}
+
+        def record() -> None:
+            """A call that adds something is on record from its first file on."""
+            if call not in summary["calls"]:
+                summary["calls"].append(call)
+            call["seconds"] = round(time.monotonic() - started, 3)
+            environment.write_json(out / results.SUMMARY, summary)
+
+        wanted = [needed(b, scenarios, resolutions, protocols.get(b.name, [])) for b in benchmarks]
+        embed = make_embed(encoder, mesh, variant=variant, flip=flip)
+        # What is not compiled takes a few images as they are.
+        few = None if encoder.network is not None else 1
+        missing = find_missing(embed, benchmarks, wanted, out, mesh=mesh, batch=few or batch)
+        if any(which.size for part in missing for which in part.values()):
+            record()
+            embed_missing(embed, benchmarks, missing, out, mesh=mesh, batch=batch, few=few or batch)
+
+        rows, changed = [], False
+        for benchmark, masks in zip(benchmarks, wanted, strict=True):
+            print(f"measuring {benchmark.name}", flush=True)
+            kept = {r: _kept(out, benchmark, r) for r in masks}
+            falling = sorted(set(resolutions), reverse=True)
+            about = common | {"benchmark": benchmark.name, "average_of": None}
+            rows += measure_benchmark(
+                benchmark,
+                about,
+                kept,
+                falling,
+                out,
+                scenarios=scenarios,
+                protocols=protocols.get(benchmark.name, []),
+                thresholds=thresholds,
+            )
+            if "matrix" in scenarios:
+                changed |= _add_matrix(benchmark, falling, out, thresholds)
+            shown = sorted({FULL, *resolutions}, reverse=True)
+            write_samples(results.samples_folder(out, benchmark.name), benchmark, shown, variant)
+        names = list(summary["benchmarks"])
+        changed |= results.add_rows(out, rows, names)
+        if "matrix" in scenarios and len(names) > 1:
+            _average_matrices(out, names, thresholds)
+        if changed or call in summary["calls"]:
+            record()
+        environment.write_json(out / results.SUMMARY, summary)
     return rows
 
 
@@ -130,29 +144,53 @@ def measure_benchmark(
     scenarios: Sequence[str],
     protocols: list[Protocol],
     thresholds: Sequence[str],
-) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """(rows, their bootstrapped accuracies [rows draws]) of a benchmark; writes its other files."""
+) -> list[dict[str, Any]]:
+    """The rows of a benchmark but for the matrix; writes its distances and resampled accuracies."""
     pairs, same = benchmark.pairs, benchmark.same
-    distances: dict[str, np.ndarray] = {}
-    if {"CR", "ER"}.intersection(scenarios):
-        distances = scenario_distances(embeddings, resolutions, pairs)
+    distances = scenario_distances(embeddings, resolutions, pairs, scenarios)
     drawn = {
-        (p.name, p.drawn): np.stack(
-            [protocol_distances(embeddings, r, pairs) for r in p.resolutions]
-        )
+        p.name: np.stack([protocol_distances(embeddings, each, pairs) for each in p.resolutions])
         for p in protocols
     }
-    rows, draws = [], []
+    if not distances and not drawn:
+        return []
+    weights = resample(benchmark.name, len(pairs))
+    rows = []
     for mode in thresholds:
-        lines = scenario_lines(distances, resolutions, same, mode, scenarios)
-        lines += protocol_lines(drawn, same, mode)
-        if lines:
-            draws.append(bootstrap(lines, len(pairs)))
-            rows += finish_rows(about | {"thresholds": mode}, lines, draws[-1])
-    results.write_pairs(out, benchmark, resolutions, distances, protocols, drawn)
-    if "matrix" in scenarios:
-        square = matrix_distances(embeddings, resolutions, pairs)
-        for mode in thresholds:
-            arrays = resolution_matrix(square, resolutions, same, mode)
-            results.write_arrays(results.matrix_file(out, benchmark.name, mode), arrays)
-    return rows, np.concatenate(draws) if draws else np.zeros((0, 1))
+        lines = scenario_lines(distances, resolutions, same, mode)
+        lines += protocol_lines(protocols, drawn, same, mode)
+        draws = bootstrap(lines, weights)
+        part = finish_rows(about | {"thresholds": mode}, lines, draws)
+        arrays.add_draws(out, benchmark.name, part, draws)
+        rows += part
+    arrays.write_pairs(out, benchmark, resolutions, distances, protocols, drawn)
+    return rows
+
+
+def _add_matrix(
+    benchmark: Benchmark, resolutions: list[int], out: Path, thresholds: Sequence[str]
+) -> bool:
+    """Measure the cells that a matrix file has not; whether there were any."""
+    added = False
+    for mode in thresholds:
+        path = arrays.matrix_file(out, benchmark.name, mode)
+        before = arrays.read_arrays(path)
+        there = before["resolutions"].tolist() if before else []
+        every = sorted({*there, *resolutions}, reverse=True)
+        if every == there:
+            continue
+        embeddings = {r: _kept(out, benchmark, r) for r in every}
+        distances = matrix_distances(embeddings, every, benchmark.pairs)
+        weights = resample(benchmark.name, len(benchmark.pairs))
+        found = resolution_matrix(distances, every, benchmark.same, mode, weights, before)
+        arrays.write_arrays(path, found)
+        added = True
+    return added
+
+
+def _average_matrices(out: Path, names: list[str], thresholds: Sequence[str]) -> None:
+    for mode in thresholds:
+        parts = [arrays.read_arrays(arrays.matrix_file(out, name, mode)) for name in names]
+        if all(parts):
+            mean = average_matrix(parts)
+            arrays.write_arrays(arrays.matrix_file(out, results.AVERAGE, mode), mean)
