@@ -256,6 +256,7 @@ def write_sweep(
                             "scenario": scenario,
                             "resolution": at if type(at) is int else None,
                             "drawn": at if type(at) is str else None,
+                            "source": {"seeded": "seed 0", "published": "sha256 0"}.get(at),
                             "draws": 1,
                             "draws_std": 0.0,
                             **row,

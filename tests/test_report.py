@@ -388,9 +388,9 @@ def test_models_of_others_stand_beside_the_papers_baseline(tmp_path):
         ["sface", "ours"],
         ["sface", "ours − paper’s baseline"],
     ]
-    assert any("drawn with a seed" in caption for caption in page.tables)
+    assert any("drawn anew" in caption for caption in page.tables)
     protocols = page.table("Protocols on lfw")
-    assert protocols[1][:2] == ["sface", "seeded, 3 draws"]
+    assert protocols[1][:2] == ["sface", "seed 0, 3 draws"]
     (row,) = rows_of(tmp_path / "a", scenario="mid_res")
     low, high = 100 * row["accuracy_low"], 100 * row["accuracy_high"]
     spread = f"± {100 * row['draws_std']:.2f} over draws"

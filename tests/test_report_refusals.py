@@ -349,3 +349,13 @@ def test_a_dataset_analysis_that_does_not_belong_is_refused(tmp_path, template):
 def test_the_template_is_sound(sweep):
     models.read_report([sweep])
     assert RESOLUTIONS[0] == 5
+
+
+def test_protocols_of_other_draws_do_not_stand_in_one_report(tmp_path):
+    first = write_sweep(tmp_path / "a", protocols={"seeded": 2}, **SMALL)
+    other = write_sweep(tmp_path / "b", protocols={"seeded": 2}, **(SMALL | {"method": "bt-m"}))
+    models.read_report([first, other])
+    lines = (other / "rows.jsonl").read_text().replace('"source": "seed 0"', '"source": "seed 1"')
+    (other / "rows.jsonl").write_text(lines)
+    with pytest.raises(InputError, match="sweeps differ in resolutions of 'lfw', low_res, seeded"):
+        models.read_report([first, other])

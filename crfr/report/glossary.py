@@ -81,7 +81,7 @@ def glossary(report: Report) -> list[tuple[str, str]]:
             "Protocols",
             "low_res, mid_res, high_res, all_res: the first image of a pair stays at 112 px, the "
             "second is reduced to a resolution drawn for that pair (section 6.3). Published: as "
-            "the paper’s authors drew them. Seeded: drawn anew, several times.",
+            "the paper’s authors drew them. From files, or with a seed: drawn anew.",
         ),
         (
             "Paired test",

@@ -14,7 +14,7 @@ import numpy as np
 from crfr.errors import InputError
 from crfr.report import paper
 from crfr.report.analysis import Analysis, read_analysis
-from crfr.report.rows import AVERAGE, PAIRED, PROTOCOLS, Row, Sweep, read_sweep
+from crfr.report.rows import AVERAGE, DRAWN, PAIRED, PROTOCOLS, Row, Sweep, read_sweep
 from crfr.report.sides import (
     Matrix,
     Pairs,
@@ -57,8 +57,8 @@ class Model:
         return self._curves.get((benchmark, scenario), {})
 
     def protocol(self, benchmark: str, protocol: str) -> Row | None:
-        """The row of a protocol: as published where that was measured, else seeded."""
-        found = (self.drawn.get((benchmark, protocol, how)) for how in ("published", "seeded"))
+        """The row of a protocol: as published where that was measured, else of another draw."""
+        found = (self.drawn.get((benchmark, protocol, how)) for how in DRAWN)
         return next(filter(None, found), None)
 
 
@@ -116,6 +116,9 @@ def _check_alike(sweeps: list[Sweep]) -> None:
             for name in CONDITIONS:
                 note((name,), getattr(row, name), sweep)
             note(("number of pairs", f"of {row.benchmark!r}, {row.scenario}"), row.pairs, sweep)
+            if row.drawn is not None and row.average_of is None:
+                draw = f"of {row.benchmark!r}, {row.scenario}, {row.drawn}"
+                note(("resolutions", draw), row.source, sweep)
             if row.average_of is not None:
                 note(("benchmarks", f"of {AVERAGE!r}"), ", ".join(sorted(row.average_of)), sweep)
     for what, values in where.items():

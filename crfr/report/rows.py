@@ -16,6 +16,7 @@ from crfr.errors import InputError, unknown
 SCHEMA = 2
 AVERAGE = "average"  # the benchmark whose rows are means over benchmarks
 PAIRED = ("CR", "CR_A", "CR_B", "ER")  # scenarios at a resolution
+DRAWN = ("published", "file", "seeded")  # whose draw a protocol is, the authors' first
 PROTOCOLS = ("low_res", "mid_res", "high_res", "all_res")  # scenarios of drawn resolutions
 SCENARIOS = PAIRED + PROTOCOLS
 FARS = ("0.1", "0.01", "0.001", "0.0001")
@@ -51,6 +52,7 @@ class Row:
     scenario: str
     resolution: int | None
     drawn: str | None
+    source: str | None
     draws: int
     draws_std: float
     accuracy: float
@@ -173,7 +175,7 @@ def _row(record: dict, where: str) -> Row:
             raise InputError(f"{where}: {name} is None: {AGAIN}")
     if (row.resolution is None) != (row.scenario in PROTOCOLS):
         raise InputError(f"{where}: {row.scenario} with resolution {row.resolution}: {AGAIN}")
-    if (row.drawn is None) != (row.scenario in PAIRED):
+    if (row.drawn is None) != (row.scenario in PAIRED) or row.drawn not in (None, *DRAWN):
         raise InputError(f"{where}: {row.scenario} with drawn {row.drawn!r}: {AGAIN}")
     if (
         not 1 <= (1 if row.resolution is None else row.resolution) <= 112

@@ -7,7 +7,7 @@ from pathlib import Path
 from crfr.report.drawing import stem
 from crfr.report.models import Model, Report, read_report
 from crfr.report.resolutions import chosen, selected
-from crfr.report.rows import AVERAGE, FARS, PROTOCOLS, Row
+from crfr.report.rows import AVERAGE, DRAWN, FARS, PROTOCOLS, Row
 
 MISSING = "–"  # not measured
 # A table on the page has at most eight resolutions, these if it can; its CSV and Markdown have all.
@@ -130,7 +130,7 @@ def protocol_table(report: Report, place: str) -> Table | None:
     shown = [p for p in PROTOCOLS if p in protocols]
     body = []
     for model in report.models:
-        for how in ("published", "seeded"):
+        for how in DRAWN:
             rows = [model.drawn.get((place, p, how)) for p in shown]
             if not any(rows):
                 continue
@@ -143,7 +143,12 @@ def protocol_table(report: Report, place: str) -> Table | None:
                 spread = f"; ± {percent(row.draws_std)} over draws" if row.draws > 1 else ""
                 small = interval(row.accuracy_low, row.accuracy_high) + spread
                 cells.append((percent(row.accuracy), small.removeprefix("; ")))
-            words = "published" if how == "published" else f"seeded, {draws} draws"
+            sources = dict.fromkeys(row.source or "" for row in rows if row)
+            words = {
+                "published": "published",
+                "file": "from files",
+                "seeded": f"{' '.join(sources) or 'seeded'}, {draws} draws",
+            }[how]
             body.append(((model.label,), (words,), *cells))
     if not body:
         return None
