@@ -36,7 +36,7 @@ def load(folder: Path, resolution: int, images: int) -> Float32[np.ndarray, "n d
             f"{path}: {kept.dtype} {list(kept.shape)}, not float32 [{images} d]; delete it: the "
             "sweep makes it again"
         )
-    return kept
+    return kept.view(np.ndarray)  # indexing a memmap costs several times as much
 
 
 def present(folder: Path, resolution: int, images: int) -> Bool[np.ndarray, " n"]:
