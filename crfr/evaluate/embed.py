@@ -92,12 +92,14 @@ def embed_work(
     *,
     mesh: Mesh,
     batch: int,
+    pad: bool = True,
 ) -> Iterator[tuple[slice, Float32[np.ndarray, "b d"]]]:
     """Unit embeddings of `images[which]`, each at its resolution (px), as (part of the m, [b d]).
 
     Batches hold whatever comes next, of one resolution or several; the last one is padded and cut.
-    `batch` is rounded up to a multiple of the devices.  One batch is under way while the one before
-    it is handed out, unchecked: see `check_embeddings`.
+    `batch` is rounded up to a multiple of the devices.  Without `pad` the last one is filled up to
+    a multiple of the devices only: for encoders that need no fixed shape.  One batch is under way
+    while the one before it is handed out, unchecked: see `check_embeddings`.
     """
     batch = -(-batch // mesh.size) * mesh.size
     place = by_example(mesh)
@@ -109,9 +111,10 @@ def embed_work(
     for start in range(0, len(which), batch):
         part = slice(start, min(start + batch, len(which)))
         real = part.stop - start
-        pixels = np.zeros((batch, *images.shape[1:]), np.uint8)
+        size = batch if pad else -(-real // mesh.size) * mesh.size
+        pixels = np.zeros((size, *images.shape[1:]), np.uint8)
         pixels[:real] = images[which[part]]
-        sizes = np.full(batch, resolutions[start], np.int32)
+        sizes = np.full(size, resolutions[start], np.int32)
         sizes[:real] = resolutions[part]
         result = embed(jax.device_put(pixels, place), jax.device_put(sizes, place))
         if before is not None:

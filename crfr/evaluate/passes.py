@@ -29,13 +29,17 @@ def find_missing(
     *,
     mesh: Mesh,
     batch: int,
+    pad: bool,
 ) -> Missing:
-    """What is wanted and not kept.  InputError where what is kept is not what the model gives."""
+    """What is wanted and not kept.  InputError where what is kept is not what the model gives.
+
+    `pad`: the encoder needs full batches.
+    """
     missing = []
     for benchmark, masks in zip(benchmarks, wanted, strict=True):
         folder = results.embeddings_folder(out, benchmark.name)
         there = {r: store.present(folder, r, len(benchmark.images)) for r in masks}
-        _probe(embed, benchmark, folder, mesh=mesh, batch=batch)
+        _probe(embed, benchmark, folder, mesh=mesh, batch=batch, pad=pad)
         missing.append({r: np.flatnonzero(mask & ~there[r]) for r, mask in masks.items()})
     return missing
 
@@ -48,17 +52,17 @@ def embed_missing(
     *,
     mesh: Mesh,
     batch: int,
-    few: int,
+    pad: bool,
 ) -> None:
-    """Make and keep what is missing, and make some of it again, in batches of `few`."""
+    """Make and keep what is missing, and make some of it again, to see that it comes out alike."""
     total = sum(len(which) for part in missing for which in part.values())
     with tqdm(total=total, unit=" images", desc="embedding", disable=None) as progress:
         for benchmark, part in zip(benchmarks, missing, strict=True):
             folder = results.embeddings_folder(out, benchmark.name)
             fresh = not store.resolutions(folder)
-            _embed_into(embed, benchmark, part, folder, progress, mesh=mesh, batch=batch)
+            _embed_into(embed, benchmark, part, folder, progress, mesh=mesh, batch=batch, pad=pad)
             if fresh:
-                _probe(embed, benchmark, folder, mesh=mesh, batch=few)
+                _probe(embed, benchmark, folder, mesh=mesh, batch=batch, pad=pad)
 
 
 def _embed_into(
@@ -70,6 +74,7 @@ def _embed_into(
     *,
     mesh: Mesh,
     batch: int,
+    pad: bool,
 ) -> None:
     """Make and keep the missing images of each resolution, in one stream of full batches."""
     which = np.concatenate([np.zeros(0, int), *missing.values()])
@@ -87,7 +92,7 @@ def _embed_into(
         held, first, saved = [values[rest:]], stop, time.monotonic()
 
     for part, embeddings in embed_work(
-        embed, benchmark.images, which, sizes, mesh=mesh, batch=batch
+        embed, benchmark.images, which, sizes, mesh=mesh, batch=batch, pad=pad
     ):
         if held and embeddings.shape[1] != held[0].shape[1]:
             raise InputError(
@@ -105,11 +110,14 @@ def _embed_into(
             save(begun)
 
 
-def _probe(embed: Embed, benchmark: Benchmark, folder: Path, *, mesh: Mesh, batch: int) -> None:
+def _probe(
+    embed: Embed, benchmark: Benchmark, folder: Path, *, mesh: Mesh, batch: int, pad: bool
+) -> None:
     """Raise InputError where the model does not give the embeddings that are kept of it.
 
     Compared are a few images at the lowest and the highest resolution that is kept: at the highest
-    alone, which the degradation leaves as it is, another degradation would go unnoticed.
+    alone, which the degradation leaves as it is, another degradation would go unnoticed.  Where no
+    full batch is needed each is made alone, which shows whether the others of a batch matter.
     """
     kept = store.resolutions(folder)
     for resolution in sorted({*kept[:1], *kept[-1:]}):
@@ -118,7 +126,8 @@ def _probe(embed: Embed, benchmark: Benchmark, folder: Path, *, mesh: Mesh, batc
         there = np.flatnonzero(np.isfinite(before[:, 0]))
         which = there[np.linspace(0, len(there) - 1, min(PROBES, len(there))).astype(int)]
         sizes = np.full(len(which), resolution)
-        parts = embed_work(embed, benchmark.images, which, sizes, mesh=mesh, batch=batch)
+        size = batch if pad else 1
+        parts = embed_work(embed, benchmark.images, which, sizes, mesh=mesh, batch=size, pad=pad)
         again = np.concatenate([found for _, found in parts])
         if again.shape[1] == before.shape[1]:
             distance = float(np.max(1 - np.einsum("nd,nd->n", before[which], again)))

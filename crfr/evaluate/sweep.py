@@ -90,12 +90,11 @@ def sweep(
 
         wanted = [needed(b, scenarios, resolutions, protocols.get(b.name, [])) for b in benchmarks]
         embed = make_embed(encoder, mesh, variant=variant, flip=flip)
-        # What is not compiled takes a few images as they are.
-        few = None if encoder.network is not None else 1
-        missing = find_missing(embed, benchmarks, wanted, out, mesh=mesh, batch=few or batch)
+        batches = {"mesh": mesh, "batch": batch, "pad": encoder.network is not None}
+        missing = find_missing(embed, benchmarks, wanted, out, **batches)
         if any(which.size for part in missing for which in part.values()):
             record()
-            embed_missing(embed, benchmarks, missing, out, mesh=mesh, batch=batch, few=few or batch)
+            embed_missing(embed, benchmarks, missing, out, **batches)
 
         rows, changed = [], False
         for benchmark, masks in zip(benchmarks, wanted, strict=True):
