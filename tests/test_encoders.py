@@ -72,7 +72,7 @@ def test_the_input_is_made_as_the_settings_say(tmp_path, layout, settings, expec
     path = means(tmp_path / "m.onnx", layout)
     for spec in (f"{path}:{settings}", f"{path}:layout={layout},{settings}"):
         encoder = load(spec)
-        assert (encoder.model, encoder.step, encoder.method) == (str(path), None, "onnx")
+        assert (encoder.model, encoder.step, encoder.method) == (spec, None, "onnx")
         assert (encoder.precision, encoder.pixels) == ("model", "float32")
         got = encoder.function(faces(COLOUR, (0, 0, 0)))
         assert got.dtype == np.float32
@@ -487,7 +487,7 @@ def test_functions_that_are_not_there_or_fail_are_refused(module, tmp_path):
         (f"{name}.inner:embed", rf"no module '{name}.inner'"),
         (f"{name}:embde", rf"unknown attribute of {name} 'embde': did you mean 'embed'"),
         (f"{name}:Net.embedd", rf"unknown attribute of {name}.Net 'embedd': did you mean 'embed'"),
-        (f"{name}:SIZE", "is a int and cannot be called"),
+        (f"{name}:SIZE", "cannot be called, being of type int"),
     ]:
         with pytest.raises(InputError, match=message):
             load(spec)

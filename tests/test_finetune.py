@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from readings import Drawn, torchvision_resnet
+from safetensors.numpy import save_file
 
 from crfr import main
 from crfr.errors import InputError
@@ -67,7 +68,6 @@ def test_fine_tuning_starts_from_a_run_under_new_identities(base, tmp_path, caps
 
 def test_weights_fill_what_they_have_and_leave_the_rest(tmp_path):
     """ImageNet's weights have no head: it stays as it was drawn."""
-    torch = pytest.importorskip("torch")
     config = recipe()
     words = ["resnet18", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)]
     config.model.name, config.model.input_mean, config.model.input_std = words
@@ -78,8 +78,8 @@ def test_weights_fill_what_they_have_and_leave_the_rest(tmp_path):
     state = jax.device_put(state, place)
     drawn = Drawn()
     torchvision_resnet(drawn, np.zeros((1, 112, 112, 3)), "resnet18")
-    path = tmp_path / "resnet18.pth"
-    torch.save({name: torch.from_numpy(value) for name, value in drawn.items()}, path)
+    path = tmp_path / "resnet18.safetensors"
+    save_file(dict(drawn), path)
     started, _ = start_from(str(path), network, state)
     stem = drawn["conv1.weight"].transpose(2, 3, 1, 0)
     backbone, before = started.params["backbone"], state.params["backbone"]

@@ -14,7 +14,6 @@ leave Python to the others.  Memory: some images a thread, and 8 bytes for each 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 from collections import Counter
@@ -194,28 +193,18 @@ def _claimed(out: Path) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         things = [path.name for path in out.iterdir() if not path.name.startswith(".")]
-        lock = os.open(out, os.O_RDONLY)
     except OSError as error:
         raise InputError(
             f"--out={out}: {error.strerror}; choose a folder that can be written"
         ) from error
-    try:
-        ours = {MANIFEST, PLAN}.intersection(things) and folder_format(out)
-        if things and not ours:
-            raise InputError(
-                f"--out={out}: holds other things ({min(things)}, ...); choose an empty folder"
-            )
-        # Some network file systems have no locks; the last of these errors says so.
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(
-                    f"--out={out}: another crfr convert is writing there; wait until it has ended"
-                ) from error
+    ours = {MANIFEST, PLAN}.intersection(things) and folder_format(out)
+    if things and not ours:
+        raise InputError(
+            f"--out={out}: holds other things ({min(things)}, ...); choose an empty folder"
+        )
+    busy = f"--out={out}: another crfr convert is writing there; wait until it has ended"
+    with environment.locked(out, busy):
         yield
-    finally:
-        os.close(lock)
 
 
 def _tidy(out: Path) -> None:

@@ -81,7 +81,7 @@ def load_callable(spec: str) -> Foreign:
         found = getattr(found, attribute)
     if not callable(found):
         raise InputError(
-            f"{spec}: ({type(found).__name__}) is no function and cannot be called; {WANTED}"
+            f"{spec}: cannot be called, being of type {type(found).__name__}; {WANTED}"
         )
 
     def embed(pixels: UInt8[np.ndarray, "b 112 112 3"]) -> Float32[np.ndarray, "b d"]:
