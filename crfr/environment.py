@@ -72,6 +72,11 @@ def command() -> str:
     return shlex.join([Path(sys.argv[0]).name, *map(public, sys.argv[1:])])
 
 
+def made_with() -> dict[str, object]:
+    """What figures were made with: `versions`, `commit` and `command`."""
+    return {"versions": versions(), "commit": commit(), "command": command()}
+
+
 def now() -> str:
     """UTC, ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -138,12 +138,8 @@ def bench_input(
         "rows": rows,
         "batch": batch,
         "need": need,
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "versions": environment.versions(),
-        "commit": environment.commit(),
-        "command": environment.command(),
+        "cores": environment.cores(),
+        **environment.made_with(),
     }
     if out is not None:
         environment.write_json(out, figures)

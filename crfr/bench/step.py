@@ -81,9 +81,7 @@ def bench_step(config: Config, classes: int, repeats: int, out: Path | None) -> 
         "gflop_per_device": round(compiled.cost_analysis()["flops"] / 1e9, 3),
         "temporary_mib": round(memory.temp_size_in_bytes / 2**20, 1) if memory else None,
         "devices": {"count": mesh.size, "kind": jax.devices()[0].device_kind},
-        "versions": environment.versions(),
-        "commit": environment.commit(),
-        "command": environment.command(),
+        **environment.made_with(),
     }
     for name, value in figures.items():
         print(f"{name:<18} {value}")

@@ -198,9 +198,7 @@ def bench_sweep(
         figures |= end_to_end(benchmark, "tiny", 8, swept, 256)
     figures |= {
         "devices": {"count": jax.device_count(), "kind": jax.devices()[0].device_kind},
-        "versions": environment.versions(),
-        "commit": environment.commit(),
-        "command": environment.command(),
+        **environment.made_with(),
     }
     if out is not None:
         environment.write_json(out, figures)

@@ -15,7 +15,6 @@ leave Python to the others.  Memory: some images a thread, and 8 bytes for each 
 
 import contextlib
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -104,7 +103,7 @@ def convert(
         found = _duplicates(source, benchmarks, out / DUPLICATES, workers) if benchmarks else []
         selection = select(source, spec, drop, {duplicate.index for duplicate in found})
         shards = Shards(source, selection, out, format, shard_images, Unreadable(skip_unreadable))
-        done = shards.write(workers or os.cpu_count() or 1)
+        done = shards.write(workers or environment.cores())
         manifest = {
             "schema": SCHEMA,
             "format": format,

@@ -21,7 +21,6 @@ Measured on aligned photographs, LFW's 7,701 as the benchmark:
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -37,7 +36,7 @@ from crfr.data.alignment import SIZE
 from crfr.data.benchmarks import Benchmark
 from crfr.data.likeness import correlation, project, thumbnails, whitening
 from crfr.data.records import Source, read_example
-from crfr.environment import read_lines, write_lines
+from crfr.environment import cores, read_lines, write_lines
 from crfr.errors import InputError
 
 # Similarity of thumbnails above which full images are compared: of whitened ones, and of others.
@@ -91,7 +90,7 @@ def scan(
             return error
 
     # libjpeg, NumPy and hashlib work without the interpreter's lock.
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or cores()) as pool:
         bar = tqdm(total=len(indices), desc=title, unit=" images", disable=None)
         with bar:
             for at in range(0, len(indices), BLOCK):
