@@ -103,11 +103,40 @@ def doctor(arguments: list[str]) -> None:
         sys.exit(1)
 
 
+def holdout(arguments: list[str]) -> None:
+    """Hold identities out of a training set and make a benchmark of pairs of them."""
+
+    def define(values: Flags) -> None:
+        string(values, "data", None, "Source spec.")
+        string(values, "out", None, "The benchmark, NAME.bin; the names go to NAME.identities.")
+        for name, default, text in (
+            ("identities", 10, "How many to hold out."),
+            ("pairs", 6000, "Half of one person, half of two."),
+            ("seed", 0, "Of the draw."),
+        ):
+            flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=values)
+        string(values, "drop-identities", "", "File of identities that are not drawn, one a line.")
+
+    values = parse("holdout", arguments, define)
+    need("holdout", values, "data", "out")
+    from crfr import prepare
+
+    names = values["drop-identities"].value
+    prepare.holdout(
+        values.data,
+        folder("out", values.out),
+        identities=values.identities,
+        pairs=values.pairs,
+        seed=values.seed,
+        drop_identities=Path(names) if names else None,
+    )
+
+
 COMMANDS = {
     f.__name__: f
     for f in (
         *(train, sweep, report, quickstart),
-        *(convert, doctor, protocols, dataset, bench),
+        *(convert, holdout, doctor, protocols, dataset, bench),
     )
 }
 

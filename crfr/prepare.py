@@ -7,9 +7,12 @@ from crfr.data.convert import DUPLICATES
 from crfr.data.convert import convert as convert_source
 from crfr.data.doctor import examine, report_unusable
 from crfr.data.duplicates import read_duplicates
+from crfr.data.holdout import hold_out, to_bin
 from crfr.data.records import find_source, open_source
+from crfr.data.selection import check_names
 from crfr.data.shards import folder_format, verify
 from crfr.data.specs import split_spec
+from crfr.environment import write_atomically
 from crfr.errors import InputError, SpecError
 
 
@@ -83,3 +86,23 @@ def doctor(
         return True
     findings = examine(source, data, out, benchmarks=benchmarks, sample=sample, threads=workers)
     return findings.spoils
+
+
+def holdout(
+    data: str, out: Path, *, identities: int, pairs: int, seed: int, drop_identities: Path | None
+) -> None:
+    """Write a benchmark of pairs of held-out identities to `out`, and their names beside it."""
+    if out.suffix != ".bin":
+        raise InputError(f"--out={out}: give a file ending in .bin, whose stem names the benchmark")
+    drop = read_names(drop_identities) if drop_identities else frozenset()
+    source = open_source(data)
+    check_names(source, data, drop)
+    held = hold_out(source, data, identities=identities, pairs=pairs, seed=seed, drop=drop)
+    names = out.with_suffix(".identities")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(names, "".join(f"{name}\n" for name in sorted(held.names)))
+    write_atomically(out, to_bin(held))
+    print(
+        f"{out}: {pairs:,} pairs of {len(held.images):,} images of {identities} identities\n"
+        f"leave these out of the training: crfr convert --data=... --drop-identities={names}"
+    )

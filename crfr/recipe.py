@@ -195,13 +195,12 @@ def shrink(config: Config) -> Config:
     return config
 
 
-def parse_argument(
-    file: str, argument: str | None, **defaults: int | bool
-) -> dict[str, int | bool]:
-    """What follows the colon of `--config=FILE:ARGUMENT`: comma-separated `name=INT` or a flag's
+def parse_argument(file: str, argument: str | None, **defaults: int | bool | str) -> dict[str, Any]:
+    """What follows the colon of `--config=FILE:ARGUMENT`: comma-separated `name=VALUE` or a flag's
     name.
 
-    `defaults` are the names the file knows.  Raises InputError for any other.
+    `defaults` are the names the file knows, each with a value of its type: a whole number, a text
+    or a flag.  Raises InputError for any other.
 
     >>> parse_argument("bt.py", "r=5,quick", r=7, quick=False)
     {'r': 5, 'quick': True}
@@ -218,6 +217,12 @@ def parse_argument(
             if equals:
                 raise InputError(f"{file}:{part}: {name} takes no value")
             values[name] = True
+        elif isinstance(defaults[name], str):
+            if not value:
+                raise InputError(
+                    f"{file}:{part}: {name} takes a value, as in {name}={defaults[name]}"
+                )
+            values[name] = value
         elif not (value.isascii() and value.isdecimal()):
             raise InputError(f"{file}:{part}: {name} takes a whole number, as in {name}=7")
         else:
