@@ -9,7 +9,7 @@ import pickle
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int, Int32
 from tqdm import tqdm
 
 from crfr.data.pairs import MIN_PAIRS
@@ -125,10 +125,12 @@ def _negative(
         one, other = rng.choice(len(people), 2, replace=False)
         pair = sorted((int(rng.choice(people[one])), int(rng.choice(people[other]))))
         found[(pair[0], pair[1])] = None
-    return _swapped(np.array(list(found), np.int32), rng)
+    return _swapped(np.array(list(found)), rng)
 
 
-def _swapped(pairs: Int32[np.ndarray, "p 2"], rng: np.random.Generator) -> np.ndarray:
+def _swapped(
+    pairs: Int[np.ndarray, "p 2"], rng: np.random.Generator
+) -> Int32[np.ndarray, "p 2"]:
     """Half of the pairs the other way round, or the first image would be the earlier one in all."""
     turned = rng.random(len(pairs)) < 0.5
     pairs = pairs.astype(np.int32)
