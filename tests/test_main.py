@@ -95,6 +95,7 @@ def test_documented_commands_parse(line, monkeypatch):
         (crfr.bench.sweep, "bench_sweep"),
         (crfr.prepare, "convert"),
         (crfr.prepare, "doctor"),
+        (crfr.prepare, "holdout"),
     ]:
         monkeypatch.setattr(module, name, lambda *a, name=name, **k: called.append(name))
     main.run(shlex.split(line, comments=True)[1:])
