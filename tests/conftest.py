@@ -1,6 +1,8 @@
 """Fixtures that every test may ask for."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,18 @@ os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs compiled once serve both workers, and the processes that tests start: a third less time.
+# The workers inherit the folder of the process that starts them.
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+OURS = CACHE not in os.environ
+if OURS:
+    os.environ[CACHE] = tempfile.mkdtemp(prefix="crfr-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+
+
+def pytest_unconfigure():
+    if OURS:
+        shutil.rmtree(os.environ[CACHE], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
