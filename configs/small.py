@@ -4,9 +4,9 @@
         --weights=resnet50_imagenet_keras_notop_fp16.h5
     crfr train --config=configs/small.py:method=st-m1 --config.data=train.rec --workdir=runs/st-m1
 
-The paper's ResNet-50 and its balance of loss and distance, with an optimizer and a margin for few
-updates and few identities.  `:tiny` is the tiny network on a CPU, whose recipe was chosen on held-out
-identities (docs/reproduce.md); that of the ResNet-50 has not been tuned.
+The paper's ResNet-50, with an optimizer and a margin for few updates and few identities.  `:tiny`
+is the tiny network on a CPU, whose recipe was chosen on held-out identities (docs/reproduce.md);
+that of the ResNet-50 has not been tuned.
 """
 
 from ml_collections import ConfigDict
