@@ -1,10 +1,10 @@
-"""The flags of the commands that measure: sweep, protocols, dataset, report."""
+"""The flags of the commands that measure: sweep, protocols, dataset, report, reproduce."""
 
 from pathlib import Path
 
 from absl import flags
 
-from crfr.arguments import Flags, folder, need, parse, ranges, string
+from crfr.arguments import Flags, folder, need, parse, ranges, split_overrides, string
 from crfr.errors import InputError
 
 PAPER = ["7", "14", "28", "56", "112"]  # px
@@ -132,3 +132,46 @@ def report(arguments: list[str]) -> None:
         thresholds=values.thresholds or None,
     )
     print(values.out)
+
+
+def reproduce(arguments: list[str]) -> None:
+    """Train and sweep the paper's models, and show its figures and tables beside theirs."""
+
+    def define(values: Flags) -> None:
+        string(values, "data", None, "Source spec (docs/data.md), such as MS1M's train.rec.")
+        string(values, "benchmarks", None, "A folder of .bin files, or specs with commas.")
+        string(values, "out", "reproduce", "Folder; the same command again goes on.")
+        text = "FILE.py[:ARGUMENTS] that takes method=M; --config.KEY=VALUE holds for all methods."
+        string(values, "config", "configs/paper.py", text)
+        text = "Of the methods (bt-7), bt-r, st-r, table-1 and table-2."
+        flags.DEFINE_list("methods", ["all"], text, flag_values=values)
+        flags.DEFINE_list("seeds", ["0"], "As 0,1,2 or 0-2.", flag_values=values)
+        text = f"In px, as 7,14,40-56; all: {EVERY}."
+        flags.DEFINE_list("resolutions", [EVERY], text, flag_values=values)
+        text = "Of CR, ER, protocols and matrix."
+        flags.DEFINE_list("scenarios", ["CR", "ER", "protocols"], text, flag_values=values)
+        string(values, "protocols", "", "Folder of the authors' CSV files; drawn without it.")
+        string(values, "weights", "", "Start from these: a file or WORKDIR[@STEP].")
+        flags.DEFINE_boolean("plan", False, "Print the plan and stop.", flag_values=values)
+
+    words, overrides = split_overrides(arguments)
+    values = parse("reproduce", words, define)
+    names = ("data", "benchmarks", "out", "config", "methods", "seeds", "resolutions", "scenarios")
+    need("reproduce", values, *names)
+    seeds, resolutions = ranges("seeds", values.seeds), _resolutions(values)
+    from crfr.reproduce import reproduce
+
+    reproduce(
+        data=values.data,
+        benchmarks=values.benchmarks,
+        out=folder("out", values.out),
+        config=values.config,
+        overrides=overrides,
+        methods=values.methods,
+        seeds=seeds,
+        resolutions=resolutions,
+        scenarios=values.scenarios,
+        protocols=Path(values.protocols) if values.protocols else None,
+        weights=values.weights,
+        plan=values.plan,
+    )

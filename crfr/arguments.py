@@ -78,6 +78,17 @@ def ranges(name: str, texts: list[str]) -> list[int]:
     return sorted(set(found))
 
 
+def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """(the other arguments, those of the form --config.KEY=VALUE)"""
+    rest, overrides, words = [], [], iter(arguments)
+    for word in words:
+        if not re.match(r"--?config\.", word):
+            rest.append(word)
+        else:
+            overrides.append(word if "=" in word else f"{word}={next(words, '')}")
+    return rest, overrides
+
+
 def find_config(path: str) -> str:
     """The path of a config file: as given, or else among the configs that crfr brings.
 

@@ -99,14 +99,16 @@ def cores() -> int:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, busy: str) -> Iterator[None]:
-    """Keep other processes from a folder that is there; InputError `busy` where one has it."""
+def locked(folder: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
+    """Keep other processes from a folder that is there; InputError `busy` where one has it, or
+    wait until it has not.
+    """
     lock = os.open(folder, os.O_RDONLY)
     try:
         # Some network file systems have no locks; the last of these errors says so.
         with contextlib.suppress(OSError):
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError as error:
                 raise InputError(busy) from error
         yield

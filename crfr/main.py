@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags, logging
 
-from crfr.analysis import dataset, protocols, report, sweep
+from crfr.analysis import dataset, protocols, report, reproduce, sweep
 from crfr.arguments import Flags, folder, need, parse, parse_config, string
 from crfr.bench.main import bench
 from crfr.errors import InputError, unknown
@@ -135,7 +135,7 @@ def holdout(arguments: list[str]) -> None:
 COMMANDS = {
     f.__name__: f
     for f in (
-        *(train, sweep, report, quickstart),
+        *(train, sweep, report, reproduce, quickstart),
         *(convert, holdout, doctor, protocols, dataset, bench),
     )
 }

@@ -9,10 +9,11 @@ import numpy as np
 from crfr import environment
 from crfr.data.benchmarks import Benchmark, load_benchmarks
 from crfr.errors import InputError, unknown
+from crfr.evaluate import arrays, results
 from crfr.evaluate import sweep as sweeping
 from crfr.evaluate.dataset import analyse
 from crfr.evaluate.encoders import Encoder, load_encoder
-from crfr.evaluate.protocols import draw_protocols, read_protocols, write_protocols
+from crfr.evaluate.protocols import Protocol, draw_protocols, read_protocols, write_protocols
 from crfr.evaluate.verification import MODES
 from crfr.networks import build_for_evaluation
 from crfr.train import sharding
@@ -30,7 +31,7 @@ def sweep(
     out: Path,
     *,
     scenarios: Sequence[str] = ("CR", "ER"),
-    protocols: Path | None = None,
+    protocols: Path | dict[str, list[Protocol]] | None = None,
     draws: int = 5,
     seed: int = 0,
     thresholds: Sequence[str] = ("exact",),
@@ -40,8 +41,9 @@ def sweep(
 ) -> None:
     """Measure a MODEL on benchmarks at each resolution (px) and write everything to `out`.
 
-    The scenario "protocols" takes the CSV files of the folder `protocols`, or else draws the
-    paper's four `draws` times.  A folder of CSV files asks for that scenario by itself.
+    The scenario "protocols" takes the CSV files of the folder `protocols`, or those that are
+    given, by the benchmarks' names, or else draws the paper's four `draws` times.  A folder of CSV
+    files asks for that scenario by itself.
     """
     for name, values, known in (
         ("--scenarios", scenarios, SCENARIOS),
@@ -54,7 +56,9 @@ def sweep(
     check_resolutions(np.asarray(resolutions))
     benchmarks = load_benchmarks(benchmark) if isinstance(benchmark, str) else benchmark
     drawn = {}
-    if protocols is not None:
+    if isinstance(protocols, dict):
+        drawn = protocols
+    elif protocols is not None:
         drawn = {b.name: read_protocols(protocols, b) for b in benchmarks}
     elif "protocols" in scenarios:
         drawn = {b.name: draw_protocols(b, draws, seed) for b in benchmarks}
@@ -80,6 +84,50 @@ def sweep(
     except OSError as error:
         raise InputError(f"--out={out}: {error.strerror}; choose a writable folder") from error
     print(f"{out}: {len(rows)} rows")
+
+
+def finished(
+    out: Path,
+    step: int,
+    about: dict[str, dict[str, Any]],
+    resolutions: Sequence[int],
+    *,
+    scenarios: Sequence[str],
+    protocols: dict[str, list[Protocol]],
+) -> bool:
+    """Whether a sweep of a crfr model at a step has left all that `sweep` would with these
+    arguments and exact thresholds.
+
+    `about` is what `results.describe` says of each benchmark, by its name.  InputError where the
+    directory has another benchmark of one of these names.
+    """
+    summary = results.read_summary(out)
+    if summary is None:
+        return False
+    for name, facts in about.items():
+        if summary["benchmarks"].get(name, facts) != facts:
+            raise InputError(
+                f"{out}: holds a sweep of another {name}, with other images or pairs; choose "
+                "another --out"
+            )
+    if summary["step"] != step or not (out / METRICS).exists():  # which are written last
+        return False
+    there = {
+        (row["benchmark"], row["scenario"], row["resolution"], row["source"])
+        for row in environment.read_lines(out / results.ROWS)
+        if row["thresholds"] == "exact"
+    }
+    single = [name for name in ("CR", "ER") if name in scenarios]
+    wanted = {(b, name, r, None) for b in about for name in single for r in resolutions}
+    wanted |= {(b, p.name, None, p.source) for b, drawn in protocols.items() for p in drawn}
+    if not wanted <= there:
+        return False
+    if "matrix" in scenarios:
+        for name in [*about, *([results.AVERAGE] if len(about) > 1 else [])]:
+            matrix = arrays.read_arrays(arrays.matrix_file(out, name, "exact"))
+            if not set(resolutions) <= set(matrix.get("resolutions", np.zeros(0)).tolist()):
+                return False
+    return True
 
 
 def _training(encoder: Encoder) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:

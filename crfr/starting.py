@@ -40,11 +40,7 @@ def start_from(spec: str, network: ResNet, state: State) -> tuple[State, str]:
     the embedding head of an ImageNet network, stays fresh and is named on stdout.  Raises
     InputError for a spec that names nothing and for weights of another network.
     """
-    if Path(spec).suffix in FILES and not Path(spec).is_dir():
-        found = load_backbone(Path(spec), network)
-        variables, absent = found.variables, sorted({leaf[1] for leaf in found.absent})
-    else:
-        variables, absent = _of_run(spec, network), []
+    variables, absent = find_weights(spec, network)
     fresh = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
     whole = fill(fresh, variables)
     placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), whole, fresh)
@@ -53,6 +49,19 @@ def start_from(spec: str, network: ResNet, state: State) -> tuple[State, str]:
     params = state.params | {"backbone": placed["params"]}
     started = State(state.step, params, placed["batch_stats"], state.opt_state)
     return started, fingerprint(jax.tree.map(np.asarray, variables))
+
+
+def is_file(spec: str) -> bool:
+    """Whether weights are those of a file, and not of a run of crfr."""
+    return Path(spec).suffix in FILES and not Path(spec).is_dir()
+
+
+def find_weights(spec: str, network: ResNet) -> tuple[Any, list[str]]:
+    """(the weights of `spec` for a network, the parts that they have not); InputError as above."""
+    if not is_file(spec):
+        return _of_run(spec, network), []
+    found = load_backbone(Path(spec), network)
+    return found.variables, sorted({leaf[1] for leaf in found.absent})
 
 
 def _of_run(spec: str, network: ResNet) -> Any:

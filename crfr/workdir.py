@@ -48,30 +48,41 @@ def _public(values: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
-    """Make the work directory, or check that its run has this config; keys under `run` may differ.
+def latest_step(workdir: Path) -> int:
+    """The step of the latest checkpoint; 0 where there is none, or no work directory."""
+    names = [path.name for path in (workdir / CHECKPOINTS).glob("*")]
+    return max((int(name) for name in names if name.isdecimal()), default=0)
 
-    A run that has no checkpoint yet may start again with any config.
 
-    `config` is nested, of JSON values.  Raises InputError naming the differing keys, or where the
-    folder cannot be written.
+def check_same_config(workdir: Path, config: dict[str, Any]) -> None:
+    """Refuse a config that is not the run's, but for keys under `run`.
+
+    `config` is nested, of JSON values.  A run that has no checkpoint yet may have any.
     """
-    config = _public(config)
+    if not latest_step(workdir):
+        return
+    before, now = _flat(read_config(workdir)), _flat(_public(config))
+    differing = [
+        f"{key} (was {before.get(key)!r}, now {now.get(key)!r})"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key) and not key.startswith("run.")
+    ]
+    if differing:
+        raise InputError(
+            f"{workdir}: its run has another config: {', '.join(differing)}; go on with the old "
+            "values or choose another folder"
+        )
+
+
+def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
+    """Make the work directory, or check that its run has this config (`check_same_config`).
+
+    Raises InputError naming the differing keys, or where the folder cannot be written.
+    """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if any(path.name.isdecimal() for path in (workdir / CHECKPOINTS).glob("*")):
-            before, now = _flat(read_config(workdir)), _flat(config)
-            differing = [
-                f"{key} (was {before.get(key)!r}, now {now.get(key)!r})"
-                for key in sorted({*before, *now})
-                if before.get(key) != now.get(key) and not key.startswith("run.")
-            ]
-            if differing:
-                raise InputError(
-                    f"{workdir}: its run has another config: {', '.join(differing)}; go on with "
-                    "the old values or choose another --workdir"
-                )
-        environment.write_json(workdir / CONFIG, config)
+        check_same_config(workdir, config)
+        environment.write_json(workdir / CONFIG, _public(config))
     except OSError as error:
         raise InputError(
             f"--workdir={workdir}: {error.strerror}; choose a folder that can be written"
@@ -85,7 +96,7 @@ def check_same_data(workdir: Path, **facts: int) -> None:
         if before[name] != value:
             raise InputError(
                 f"{workdir}: its run has {before[name]} {name}, the data now has {value}; give the "
-                "data it began with or choose another --workdir"
+                "data it began with or choose another folder"
             )
 
 

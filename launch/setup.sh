@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Set-up of the repository's .venv, for launch/quickstart.sh and launch/test.sh, which source it.
+# Set-up of the repository's .venv, for launch/quickstart.sh, reproduce.sh and test.sh, which source it.
 # It works with the bash 3.2 of macOS. What it promises is in launch/README.md.
 #
 #   set_up GROUP ARGUMENTS...   GROUP: a dependency group of pyproject.toml, or "" for none

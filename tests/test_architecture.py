@@ -22,6 +22,9 @@ ENTRY = {
     "analysis",
     "recipe",
     "quickstart",
+    "planning",
+    "estimate",
+    "reproduce",
     "bench",
     "__init__",
 }

@@ -81,6 +81,7 @@ def test_documented_commands_parse(line, monkeypatch):
     import crfr.prepare
     import crfr.quickstart
     import crfr.report.page
+    import crfr.reproduce
 
     called = []
     for module, name in [
@@ -90,6 +91,7 @@ def test_documented_commands_parse(line, monkeypatch):
         (crfr.measure, "dataset"),
         (crfr.report.page, "write_report"),
         (crfr.quickstart, "quickstart"),
+        (crfr.reproduce, "reproduce"),
         (crfr.bench.step, "bench_step"),
         (crfr.bench.input, "bench_input"),
         (crfr.bench.sweep, "bench_sweep"),

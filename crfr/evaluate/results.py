@@ -37,6 +37,15 @@ def fingerprint(benchmark: Benchmark) -> str:
     return digest.hexdigest()[:16]
 
 
+def describe(benchmark: Benchmark) -> dict[str, Any]:
+    """What sweep.json says of a benchmark."""
+    return {
+        "fingerprint": fingerprint(benchmark),
+        "images": len(benchmark.images),
+        "pairs": len(benchmark.pairs),
+    }
+
+
 def open_sweep(
     out: Path, identity: dict[str, Any], benchmarks: Sequence[Benchmark]
 ) -> dict[str, Any]:
@@ -54,7 +63,7 @@ def open_sweep(
         )
     for path in out.glob(f"{EMBEDDINGS}/*/.*.npy.*"):  # of a call that was killed while it wrote
         path.unlink()
-    summary = _read_summary(out)
+    summary = read_summary(out)
     if summary is None:
         summary = identity | {"benchmarks": {}, "calls": [], "training": None}
     for key, value in identity.items():
@@ -64,11 +73,7 @@ def open_sweep(
                 "another --out"
             )
     for benchmark in benchmarks:
-        about = {
-            "fingerprint": fingerprint(benchmark),
-            "images": len(benchmark.images),
-            "pairs": len(benchmark.pairs),
-        }
+        about = describe(benchmark)
         if summary["benchmarks"].setdefault(benchmark.name, about) != about:
             raise InputError(
                 f"{out}: holds a sweep of another {benchmark.name}, with other images or pairs; "
@@ -78,7 +83,8 @@ def open_sweep(
     return summary
 
 
-def _read_summary(out: Path) -> dict[str, Any] | None:
+def read_summary(out: Path) -> dict[str, Any] | None:
+    """The content of sweep.json; None where there are no results."""
     path = out / SUMMARY
     holds = (out / ROWS).exists() or any(out.glob(f"{EMBEDDINGS}/*/*.npy"))
     if not path.exists():

@@ -1,0 +1,213 @@
+"""`crfr reproduce`: the paper's trainings and sweeps, one after another, and one page of them all.
+
+The order: check the whole request, see what is done, measure what the rest will take, say so; then
+seed by seed each method is trained and swept and the page written anew, so that a kill leaves
+results.  The same command again goes on.
+"""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crfr import commands, environment, measure
+from crfr.data.benchmarks import load_benchmarks, split_specs
+from crfr.data.records import open_source
+from crfr.errors import InputError, unknown
+from crfr.estimate import Work, cost_key, embedding_key, measure_all, sweep_work, table, work_of
+from crfr.evaluate import results
+from crfr.planning import (
+    Run,
+    check_weights,
+    find_protocols,
+    make_configs,
+    make_runs,
+    override_names,
+    parse_methods,
+)
+from crfr.report import paper
+from crfr.report.page import write_report
+from crfr.train import sharding
+from crfr.train.log import duration
+from crfr.urls import public
+from crfr.views.degrade import check_resolutions
+from crfr.workdir import latest_step
+
+PLAN, PAGE = "plan.json", "report.html"
+
+
+def _of_flag(flag: str, load: Callable[[str], Any], spec: str) -> Any:
+    try:
+        return load(spec)
+    except InputError as error:
+        raise InputError(f"--{flag}: {error}") from error
+
+
+def reproduce(
+    *,
+    data: str,
+    benchmarks: str,
+    out: Path,
+    config: str,
+    overrides: list[str],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    resolutions: Sequence[int],
+    scenarios: Sequence[str],
+    protocols: Path | None,
+    weights: str,
+    plan: bool,
+) -> None:
+    """Train and sweep every method with every seed into `out`, and write its page.
+
+    `config` is FILE.py[:ARGUMENTS], `overrides` are --config.KEY=VALUE for all methods.  `plan`:
+    measure and print the plan, and stop.  Raises InputError for anything the user can mend, before
+    the first training where it can be seen before.
+    """
+    for name in scenarios:
+        if name not in measure.SCENARIOS:
+            raise unknown("--scenarios", name, measure.SCENARIOS)
+    check_resolutions(np.asarray(resolutions))
+    names = parse_methods(methods)
+    configs = make_configs(config, names, overrides, data=data, weights=weights)
+    source = _of_flag("data", open_source, data)
+    loaded = _of_flag("benchmarks", load_benchmarks, benchmarks)
+    verified = None  # as an override says
+    if "run.benchmark" not in override_names(overrides):
+        place = next((i for i, b in enumerate(loaded) if b.name.lower() == paper.BENCHMARK), 0)
+        verified, spec = loaded[place], split_specs(benchmarks)[place]
+        for each in configs.values():
+            each.run.benchmark = spec
+    runs = make_runs(configs, seeds, out, source)
+    check_weights(runs)
+    drawn = find_protocols(loaded, scenarios, protocols)
+    about = {benchmark.name: results.describe(benchmark) for benchmark in loaded}
+
+    def trained(run: Run) -> bool:
+        return latest_step(run.workdir) >= run.steps
+
+    def finished(run: Run) -> bool:
+        asked = {"scenarios": scenarios, "protocols": drawn}
+        swept = measure.finished(run.sweep, run.steps, about, resolutions, **asked)
+        return swept and trained(run)
+
+    left = [run for run in runs if not finished(run)]
+    print(
+        f"{len(runs)} runs: {', '.join(names)}; seeds {', '.join(map(str, seeds))}\n"
+        f"{len(runs) - len(left)} of them are done in {out}, {len(left)} are left",
+        flush=True,
+    )
+    works: dict[Run, Work] = {}
+    if left:
+        kinds, embeddings = measure_all(left, [run for run in left if not trained(run)], source)
+        size = sweep_work(loaded, scenarios, resolutions, drawn)
+        for run in left:
+            kind = None if trained(run) else kinds[cost_key(run.config)]
+            embedding = embeddings[embedding_key(run.config)]
+            images = len(verified.images) if verified else 0
+            works[run] = work_of(run, kind, embedding, len(source), images, size)
+        mesh = sharding.make_mesh()
+        about_plan = {
+            "asked": {
+                "data": public(data),
+                "benchmarks": public(benchmarks),
+                "config": config,
+                "overrides": [public(word) for word in overrides],
+                "methods": names,
+                "seeds": list(seeds),
+                "resolutions": list(resolutions),
+                "scenarios": list(scenarios),
+                "protocols": str(protocols) if protocols else None,
+                "weights": public(weights) or None,
+            },
+            "images": len(source),
+            "classes": source.classes,
+            "benchmarks": about,
+            "devices": {"count": mesh.size, "kind": mesh.devices.flat[0].device_kind},
+            "trainings": [kind._asdict() for kind in kinds.values()],
+            "embeddings": [embedding._asdict() for embedding in embeddings.values()],
+            "left": [{"run": str(run), **work._asdict()} for run, work in works.items()],
+            "time": environment.now(),
+            **environment.made_with(),
+        }
+        _show(about_plan, table(kinds, works), works, out)
+    if plan:
+        return
+
+    def carry_out(run: Run) -> bool:
+        """Train and sweep; False where another process does."""
+        run.workdir.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(environment.locked(run.workdir, "busy"))
+            except InputError:
+                return False
+            commands.train(run.config, run.workdir, source=source, benchmark=verified)
+            measure.sweep(
+                str(run.workdir),
+                loaded,
+                resolutions,
+                run.sweep,
+                scenarios=scenarios,
+                protocols=drawn,
+                batch=run.config.run.eval_batch,
+            )
+        return True
+
+    def write_page() -> None:
+        sweeps = [run.sweep for run in runs if finished(run)]
+        if sweeps:
+            with environment.locked(out, "", wait=True):  # of processes that share it
+                write_report(sweeps, out / PAGE)
+
+    stale = False  # whether the page lacks something
+    began, counted = time.monotonic(), 0.0  # `counted`: what the plan gave to the runs since then
+    seconds = {run: work.training + work.sweep for run, work in works.items()}
+    for remedy in ("later again", "left to it: the same command again goes on"):
+        held = []
+        for place, run in enumerate(left):
+            if finished(run):
+                continue  # by another process
+            if stale:
+                try:
+                    write_page()
+                    stale = False
+                except Exception as error:  # it is made of files that stay: no reason to stop
+                    print(f"{out / PAGE}: not written now ({type(error).__name__}: {error})")
+            spent = time.monotonic() - began
+            pace = spent / counted if counted else 1.0
+            rest = pace * sum(seconds[later] for later in [*held, *left[place:]])
+            print(
+                f"\n[{runs.index(run) + 1}/{len(runs)}] {run}: about {duration(rest)} left of "
+                f"{duration(spent + rest)}",
+                flush=True,
+            )
+            if not carry_out(run):
+                print(f"{run}: another process works on it; {remedy}")
+                held.append(run)
+                continue
+            counted, stale = counted + seconds[run], True
+        left = held
+    write_page()
+    print(f"\n{len(runs) - len(left)} of {len(runs)} runs are done; open {(out / PAGE).resolve()}")
+
+
+def _show(about: dict[str, Any], lines: str, works: dict[Run, Work], out: Path) -> None:
+    """Print the plan, and keep it in `out`."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out={out}: {error.strerror}; choose a writable folder") from error
+    environment.write_json(out / PLAN, about)
+    devices = about["devices"]
+    free, room = shutil.disk_usage(out).free, sum(work.room for work in works.values())
+    print(
+        f"\n{about['images']:,} images of {about['classes']:,} identities, on {devices['count']} x "
+        f"{devices['kind']}\n{lines}\n\nup to {room / 1e9:.3g} GB of checkpoints and embeddings; "
+        f"{out} has {free / 1e9:.3g} GB free" + (", which is too little" if room > free else ""),
+        flush=True,
+    )
