@@ -54,7 +54,7 @@ def compile_training(
     network, tx = build(config, span, rate)
     weight = config.distance_weight
     first_key, run_key = jax.random.split(jax.random.key(config.seed))
-    init = partial(init_state, network, classes, tx, first_key)
+    init = partial(init_state, network, classes, tx, first_key, mesh.size)
     shapes = jax.eval_shape(init)
     update, constants = compile_update(
         shapes,
@@ -66,6 +66,8 @@ def compile_training(
         margin=dict(config.margin),
         distance_weight=method.distance_weight if weight is None else weight,
         classes=classes,
+        sample=config.softmax.sample,
+        chunk=config.softmax.chunk,
         bn_group=config.model.bn_group,
         bn_frozen=config.model.bn_frozen,
         rates=config.optimizer.rates.to_dict(),

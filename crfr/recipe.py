@@ -51,6 +51,10 @@ def recipe() -> Config:
                 ),  # unset: 0.5 for ArcFace, 0.35 for CosFace
                 "gradient": "true",  # true, straight-through (InsightFace's)
             },
+            "softmax": {  # docs/scaling.md
+                "sample": 1.0,  # the part of the classes that takes part in a step
+                "chunk": 0,  # classes whose logits are held at a time; 0: all of a device
+            },
             "augment": {"crop": 128, "flip": True, "brightness": 0.4, "saturation": 0.4},
             "optimizer": {
                 "name": "sgd",  # sgd, adamw
@@ -112,6 +116,8 @@ _LIMITS = {
     "model.bn_momentum": _between(0, 1),
     "margin.scale": _POSITIVE,
     "margin.margin": _between(0, math.pi),
+    "softmax.sample": (lambda v: 0 < v <= 1, "a number above 0, to 1"),
+    "softmax.chunk": _whole(0),
     "optimizer.momentum": _between(0, 1),
     "optimizer.weight_decay": _between(0, math.inf),
     "optimizer.rates.trunk": _between(0, math.inf),
