@@ -63,21 +63,19 @@ def joined(command: str, values: Flags) -> AbstractContextManager[None]:
 
     Without --distributed there are none, and it does nothing.
     """
-    names = ("coordinator", "processes", "process", "connect-timeout", "lost-after")
     if not values.distributed:
-        for name in names:
+        for name in ("coordinator", "processes", "process", "connect-timeout", "lost-after"):
             if values[name].present:
                 raise InputError(f"{command}: --{name} is for several processes; add --distributed")
         return nullcontext()
     from crfr import distributed
 
-    coordinator, processes, process, connect_timeout, lost_after = (values[n].value for n in names)
     return distributed.joined(
-        coordinator,
-        processes,
-        process,
-        connect_timeout=connect_timeout,
-        lost_after=lost_after,
+        values.coordinator,
+        values.processes,
+        values.process,
+        connect_timeout=values["connect-timeout"].value or 0,
+        lost_after=values["lost-after"].value or 0,
     )
 
 

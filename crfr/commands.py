@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from crfr import distributed, environment
+from crfr import agreement, environment
 from crfr.data.batches import sample_digest, train_batches
 from crfr.data.benchmarks import Benchmark, load_benchmark
 from crfr.data.records import Source, open_source
@@ -133,17 +133,17 @@ def train(
             return data, load_benchmark(config.run.benchmark)
         return data, benchmark
 
-    source, benchmark = distributed.together(prepare)
+    source, benchmark = agreement.together(prepare)
     values = json.loads(config.to_json())
     if jax.process_count() > 1:
         data = {"data": sample_digest(source, config.run.skip_unreadable)}
         made = environment.versions() | {"commit": environment.commit()}
-        distributed.require_same(flat(values, "config.") | data | made)
+        agreement.require_same(flat(values, "config.") | data | made)
     rate, total = make_rate(config, len(source))
     init, shapes, update, constants = compile_training(config, source.classes, rate, mesh)
 
-    distributed.on_leader(lambda: open_workdir(workdir, values))
-    distributed.together(lambda: see_config(workdir, values))
+    agreement.on_leader(lambda: open_workdir(workdir, values))
+    agreement.together(lambda: see_config(workdir, values))
     run = config.run
     with Checkpoints(workdir, keep=run.keep) as checkpoints:
         start, weights = max(checkpoints.steps(), default=0), None
@@ -152,7 +152,7 @@ def train(
             return start
         if start:
             facts = {"classes": source.classes, "images": len(source)}
-            distributed.on_leader(lambda: check_same_data(workdir, **facts))
+            agreement.on_leader(lambda: check_same_data(workdir, **facts))
             state = checkpoints.restore(start, shapes, sharding.state_sharding(shapes, mesh))
             print(f"{workdir}: goes on from step {start} of {total}")
         else:
@@ -168,7 +168,7 @@ def train(
             "classes": source.classes,
             "images": len(source),
         }
-        distributed.on_leader(lambda: record_start(workdir, **facts))
+        agreement.on_leader(lambda: record_start(workdir, **facts))
         print(
             f"{config.method}: {config.model.name}, {len(source):,} images of {source.classes:,} "
             f"identities, {total} steps of {config.batch} on {mesh.size} x "
@@ -188,7 +188,7 @@ def train(
             workers=run.workers,
             skip_unreadable=run.skip_unreadable,
         )
-        leads = distributed.leader()
+        leads = agreement.leader()
         with Log(workdir, start, tensorboard=run.tensorboard, writes=leads) as log:
             loop.train(
                 state,

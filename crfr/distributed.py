@@ -1,9 +1,8 @@
 """Several processes, on one host or on many, as one program: JAX's multi-controller runtime.
 
 Every process runs the same command.  `joined` brings them together before anything touches a
-device; what one alone does (process 0: write files) and what all have to agree on goes through
-`on_leader`, `together` and `require_same`, which fail in all of them alike.  A process that fails
-by itself leaves at once, so that the others do not wait for it (docs/distributed.md).
+device; what they have to agree on goes through agreement.py.  A process that fails by itself says
+so to the others and leaves at once, so that none waits for it (docs/distributed.md).
 """
 
 import contextlib
@@ -16,16 +15,14 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
+from crfr.agreement import SharedError, leader
 from crfr.errors import InputError
 
-Result = TypeVar("Result")
 BEYOND = 60  # seconds: JAX's own limits lie behind ours, for it ends a process by an abort
 FAILED = "crfr/failed"  # key of the coordinator's store: exit code, process and words
 WATCHING = 1.0  # seconds between two looks at it
@@ -33,10 +30,6 @@ WEEK = 7 * 24 * 3600  # seconds
 LOST = 75  # exit code: another process was lost (EX_TEMPFAIL of sysexits.h)
 # What JAX raises where another process is gone, by the words of its transports
 GONE = re.compile(r"gloo|nccl|rccl|connection (reset|closed)|heartbeat|coordination", re.I)
-
-
-class SharedError(InputError):
-    """Bad input that every process has learnt of; all end in good order, and process 0 says why."""
 
 
 @contextlib.contextmanager
@@ -142,7 +135,9 @@ def _check(coordinator: str | None, processes: int | None, process: int | None) 
         return False
     if missing:
         raise InputError(f"--distributed: {' and '.join(missing)} missing; give all three, or none")
-    assert coordinator is not None and processes is not None and process is not None
+    assert coordinator is not None
+    assert processes is not None
+    assert process is not None
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise InputError(f"--coordinator={coordinator}: is not HOST:PORT, as 10.0.0.1:1234")
@@ -227,71 +222,3 @@ def _client() -> Any:
 
 def _first_line(text: str) -> str:
     return (text.strip().splitlines() or ["no reason given"])[0][:300]
-
-
-def leader() -> bool:
-    """Whether this is process 0, which alone writes files and talks; so is a process by itself."""
-    return jax.process_index() == 0
-
-
-def gather(text: str) -> list[str]:
-    """The text of every process, in their order."""
-    if jax.process_count() == 1:
-        return [text]
-    data = np.frombuffer(text.encode(), np.uint8)
-    longest = int(multihost_utils.process_allgather(np.int32(len(data))).max())
-    padded = np.zeros((longest // 1024 + 1) * 1024, np.uint8)  # one program for most texts
-    padded[: len(data)] = data
-    rows = multihost_utils.process_allgather(padded)
-    return [bytes(row).rstrip(b"\0").decode() for row in rows]
-
-
-def together(function: Callable[[], Result]) -> Result:
-    """What a function returns, in each process; where it raises InputError in one, all raise it.
-
-    The function itself must not exchange anything with other processes.
-    """
-    if jax.process_count() == 1:
-        return function()
-    result, refusal = None, ""
-    try:
-        result = function()
-    except InputError as error:
-        refusal = str(error)
-    refusals = gather(refusal)
-    if any(refusals):
-        first = next(number for number, text in enumerate(refusals) if text)
-        where = "" if all(refusals) else f"process {first} of {len(refusals)}: "
-        raise SharedError(where + refusals[first])
-    return result  # pyright: ignore[reportReturnType]
-
-
-def on_leader(function: Callable[[], object]) -> None:
-    """Have process 0 do something while the others wait; its InputError is raised in all."""
-
-    def act() -> None:
-        if leader():
-            function()
-
-    together(act)
-
-
-def require_same(facts: dict[str, object]) -> None:
-    """Refuse processes whose facts differ from those of process 0, naming them.
-
-    `facts`: what it is -> its value, of which the repr is compared; InputError in all processes.
-    """
-    lines = "\n".join(f"{name}\t{value!r}" for name, value in facts.items())
-    every = [dict(line.split("\t", 1) for line in text.splitlines()) for text in gather(lines)]
-    for number, here in enumerate(every):
-        first = every[0]
-        differing = [
-            f"{name} ({here.get(name, 'absent')}, not {first.get(name, 'absent')})"
-            for name in {**first, **here}
-            if first.get(name) != here.get(name)
-        ]
-        if differing:
-            raise SharedError(
-                f"process {number} of {len(every)} differs from process 0 in "
-                f"{', '.join(differing)}; give all processes the same command, data and crfr"
-            )

@@ -93,7 +93,7 @@ def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
 
 
 def see_config(workdir: Path, config: dict[str, Any]) -> None:
-    """Wait until this process sees the config that process 0 wrote; InputError where it does not."""
+    """Wait until the config that process 0 wrote is seen here; InputError where it is not."""
     deadline = time.monotonic() + SHARED_WITHIN
     while not (workdir / CONFIG).exists() or read_config(workdir) != _public(config):
         if time.monotonic() > deadline:
