@@ -11,7 +11,8 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from crfr.data.batches import train_batches
+from crfr import agreement, environment
+from crfr.data.batches import sample_digest, train_batches
 from crfr.data.benchmarks import Benchmark, load_benchmark
 from crfr.data.records import Source, open_source
 from crfr.errors import InputError
@@ -31,7 +32,7 @@ from crfr.train.state import State, init_state
 from crfr.train.step import Update, compile_update
 from crfr.views.augment import Augmentation
 from crfr.views.methods import parse_method
-from crfr.workdir import check_same_data, open_workdir, record_start
+from crfr.workdir import check_same_data, flat, open_workdir, record_start, see_config
 
 
 def make_rate(config: Config, images: int) -> tuple[optax.Schedule, int]:
@@ -121,19 +122,30 @@ def train(
     checkpoint or start afresh, train, save.  `source` and `benchmark` are used instead of the
     config's specs where they are open already.  Raises InputError for anything the user can mend.
     """
-    check_config(config)
-    check_margin(config.margin.name, config.margin.gradient)
     mesh = sharding.make_mesh()
-    build(config, group_span(config.batch, config.model.bn_group, mesh.size), lambda _: 0.0)
-    source = source or open_source(config.data)
-    if source.classes < 2:
-        raise InputError(f"{config.data}: {source.classes} identities; training needs 2 or more")
-    if benchmark is None and config.run.benchmark:
-        benchmark = load_benchmark(config.run.benchmark)
+
+    def prepare() -> tuple[Source, Benchmark | None]:
+        check_config(config)
+        check_margin(config.margin.name, config.margin.gradient)
+        build(config, group_span(config.batch, config.model.bn_group, mesh.size), lambda _: 0.0)
+        data = source or open_source(config.data)
+        if data.classes < 2:
+            raise InputError(f"{config.data}: {data.classes} identities; training needs 2 or more")
+        if benchmark is None and config.run.benchmark:
+            return data, load_benchmark(config.run.benchmark)
+        return data, benchmark
+
+    source, benchmark = agreement.together(prepare)
+    values = json.loads(config.to_json())
+    if jax.process_count() > 1:
+        data = {"data": sample_digest(source, config.run.skip_unreadable)}
+        made = environment.versions() | {"commit": environment.commit()}
+        agreement.require_same(flat(values, "config.") | data | made)
     rate, total = make_rate(config, len(source))
     init, shapes, update, constants = compile_training(config, source.classes, rate, mesh)
 
-    open_workdir(workdir, json.loads(config.to_json()))
+    agreement.on_leader(lambda: open_workdir(workdir, values))
+    agreement.together(lambda: see_config(workdir, values))
     run = config.run
     with Checkpoints(workdir, keep=run.keep) as checkpoints:
         start, weights = max(checkpoints.steps(), default=0), None
@@ -141,7 +153,8 @@ def train(
             print(f"{workdir}: finished at step {start}")
             return start
         if start:
-            check_same_data(workdir, classes=source.classes, images=len(source))
+            facts = {"classes": source.classes, "images": len(source)}
+            agreement.on_leader(lambda: check_same_data(workdir, **facts))
             state = checkpoints.restore(start, shapes, sharding.state_sharding(shapes, mesh))
             print(f"{workdir}: goes on from step {start} of {total}")
         else:
@@ -149,18 +162,20 @@ def train(
             if config.init.weights:
                 network, _ = build_for_evaluation(config.to_dict())
                 state, weights = start_from(config.init.weights, network, state)
-        record_start(
-            workdir,
-            step=start,
-            weights=weights,
-            devices={"count": mesh.size, "kind": jax.devices()[0].device_kind},
-            classes=source.classes,
-            images=len(source),
-        )
+        facts = {
+            "step": start,
+            "weights": weights,
+            "devices": {"count": mesh.size, "kind": jax.devices()[0].device_kind},
+            "processes": jax.process_count(),
+            "classes": source.classes,
+            "images": len(source),
+        }
+        agreement.on_leader(lambda: record_start(workdir, **facts))
         print(
             f"{config.method}: {config.model.name}, {len(source):,} images of {source.classes:,} "
             f"identities, {total} steps of {config.batch} on {mesh.size} x "
-            f"{jax.devices()[0].device_kind}",
+            f"{jax.devices()[0].device_kind}"
+            + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""),
             flush=True,
         )
         epoch = len(source) / config.batch  # in steps
@@ -175,7 +190,8 @@ def train(
             workers=run.workers,
             skip_unreadable=run.skip_unreadable,
         )
-        with Log(workdir, start, tensorboard=run.tensorboard) as log:
+        leads = agreement.leader()
+        with Log(workdir, start, tensorboard=run.tensorboard, writes=leads) as log:
             loop.train(
                 state,
                 update,

@@ -1,6 +1,7 @@
 """The work directory of a run: its config and its starts (docs/architecture.md, Files)."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from crfr.errors import InputError
 from crfr.urls import public
 
 CONFIG, RUN, CHECKPOINTS = "config.json", "run.json", "checkpoints"
+SHARED_WITHIN = 60  # seconds: network file systems show new files late
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -31,11 +33,12 @@ def _read(workdir: Path, name: str) -> Any:
         raise InputError(f"{path}: not JSON ({error}); the file is damaged") from error
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config as one level, with dots in the keys."""
     found = {}
     for name, value in values.items():
         inner = isinstance(value, dict)
-        found |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+        found |= flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
     return found
 
 
@@ -61,7 +64,7 @@ def check_same_config(workdir: Path, config: dict[str, Any]) -> None:
     """
     if not latest_step(workdir):
         return
-    before, now = _flat(read_config(workdir)), _flat(_public(config))
+    before, now = flat(read_config(workdir)), flat(_public(config))
     differing = [
         f"{key} (was {before.get(key)!r}, now {now.get(key)!r})"
         for key in sorted({*before, *now})
@@ -87,6 +90,18 @@ def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
         raise InputError(
             f"--workdir={workdir}: {error.strerror}; choose a folder that can be written"
         ) from error
+
+
+def see_config(workdir: Path, config: dict[str, Any]) -> None:
+    """Wait until the config that process 0 wrote is seen here; InputError where it is not."""
+    deadline = time.monotonic() + SHARED_WITHIN
+    while not (workdir / CONFIG).exists() or read_config(workdir) != _public(config):
+        if time.monotonic() > deadline:
+            raise InputError(
+                f"--workdir={workdir}: what process 0 writes there is not seen by this one after "
+                f"{SHARED_WITHIN} s; choose a folder of storage that all hosts share"
+            )
+        time.sleep(0.2)
 
 
 def check_same_data(workdir: Path, **facts: int) -> None:

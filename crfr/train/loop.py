@@ -4,8 +4,6 @@ Each turn, in this order: read a batch, dispatch the update, wait for the update
 the scalars that are due (one step late, so that the device never waits for the log), verify, save.
 """
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +19,7 @@ from crfr.train.schedule import due
 from crfr.train.sharding import by_example
 from crfr.train.state import State
 from crfr.train.step import Scalars, Update
+from crfr.train.stops import Stops
 
 
 def train(
@@ -51,13 +50,7 @@ def train(
     place = by_example(mesh)
     pending: tuple[int, Scalars] | None = None
     previous: Scalars | None = None
-    asked: list[int] = []
     mark, marked = time.monotonic(), start
-
-    def ask(number: int, _: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
 
     def write_pending() -> None:
         nonlocal pending, mark, marked
@@ -80,11 +73,7 @@ def train(
             f"images/s  left {duration((total - step) * batch / max(rate, 1e-9))}",
         )
 
-    # handlers can be set in the main thread only
-    main = threading.current_thread() is threading.main_thread()
-    stops = (signal.SIGTERM, signal.SIGINT) if main else ()
-    handlers = {number: signal.signal(number, ask) for number in stops}
-    try:
+    with Stops(mesh) as stops:
         for step in range(start + 1, total + 1):
             examples = next(stream)
             image, label = (
@@ -97,8 +86,8 @@ def train(
             jax.block_until_ready(previous)
             previous = scalars
             write_pending()
-            stop = bool(asked)
-            saving = due(step, save_every, total) or stop
+            stop = stops.agreed()
+            saving = due(step, save_every, total) or bool(stop)
             if saving or due(step, log_every, total):
                 pending = (step, scalars)
             if verify is not None and due(step, verify_every, total):
@@ -116,9 +105,6 @@ def train(
                 checkpoints.save(step, state)
             if stop:
                 checkpoints.wait()
-                print(f"stopped by signal {asked[0]}: saved step {step}; the same command goes on")
-                raise SystemExit(128 + asked[0])
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+                print(f"stopped by signal {stop}: saved step {step}; the same command goes on")
+                raise SystemExit(128 + stop)
     return state

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jaxtyping import Array, Int
 
@@ -12,9 +13,17 @@ P = jax.P
 
 
 def make_mesh(devices: int | None = None) -> Mesh:
-    """A mesh of one axis over all devices, or over the first `devices`."""
+    """A mesh of one axis over all devices, or over the first `devices`.
+
+    Of several processes each has a piece of it, in their order: the examples that a process reads
+    are then those of its devices, whatever the number of processes.
+    """
     chosen = jax.devices()[:devices]
-    return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
+    if jax.process_count() == 1:
+        return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
+    # make_mesh would follow the network, which on a TPU pod runs through the hosts in another order
+    chosen = sorted(chosen, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -129,9 +129,10 @@ def compile_update(
     `state` (arrays or shapes) tells the sharding; `settings` are the other keywords of `update`.
     """
     matrices = view_bank(method.resolutions, augmentation.crop)
-    constants = jax.device_put((key, matrices), replicated(mesh))
     shardings = state_sharding(state, mesh)
     examples, whole = by_example(mesh), replicated(mesh)
+    # compiled, because device_put takes no keys to the devices of other processes
+    constants = jax.jit(lambda: (key, matrices), out_shardings=whole)()
     compiled = jax.jit(
         functools.partial(update, mesh=mesh, method=method, augmentation=augmentation, **settings),
         donate_argnums=0,
