@@ -26,12 +26,21 @@ from crfr.recipe import Config, check_config
 from crfr.starting import start_from
 from crfr.train import loop, schedule, sharding
 from crfr.train.checkpoint import Checkpoints
+from crfr.train.finite import FiniteCheck
 from crfr.train.log import Log
+from crfr.train.retention import kept
 from crfr.train.state import State, init_state
 from crfr.train.step import Update, compile_update
+from crfr.train.watchdog import Watchdog
 from crfr.views.augment import Augmentation
 from crfr.views.methods import parse_method
-from crfr.workdir import check_same_data, open_workdir, record_start
+from crfr.workdir import (
+    check_own_checkpoints,
+    check_same_data,
+    checkpoint_folder,
+    open_workdir,
+    record_start,
+)
 
 
 def make_rate(config: Config, images: int) -> tuple[optax.Schedule, int]:
@@ -71,6 +80,7 @@ def compile_training(
         rates=config.optimizer.rates.to_dict(),
         rate=rate,
         tx=tx,
+        on_nan=config.run.on_nan,
     )
     return (
         jax.jit(init, out_shardings=sharding.state_sharding(shapes, mesh)),
@@ -128,13 +138,21 @@ def train(
         raise InputError(f"{config.data}: {source.classes} identities; training needs 2 or more")
     if benchmark is None and config.run.benchmark:
         benchmark = load_benchmark(config.run.benchmark)
+    if config.run.keep_best and benchmark is None:
+        raise InputError(
+            f"--config.run.keep_best={config.run.keep_best}: nothing tells which are the best; "
+            "give --config.run.benchmark"
+        )
     rate, total = make_rate(config, len(source))
     init, shapes, update, constants = compile_training(config, source.classes, rate, mesh)
 
     open_workdir(workdir, json.loads(config.to_json()))
     run = config.run
-    with Checkpoints(workdir, keep=run.keep) as checkpoints:
-        start, weights = max(checkpoints.steps(), default=0), None
+    folder, epoch = checkpoint_folder(workdir, {"run": run}), len(source) / config.batch  # in steps
+    keep = partial(kept, latest=run.keep, every=run.keep_every * epoch, best=run.keep_best)
+    with Checkpoints(folder, keep) as checkpoints:
+        check_own_checkpoints(workdir, folder, checkpoints.steps())
+        start, weights = checkpoints.choose(), None
         if start >= total:
             print(f"{workdir}: finished at step {start}")
             return start
@@ -161,7 +179,6 @@ def train(
             f"{jax.devices()[0].device_kind}",
             flush=True,
         )
-        epoch = len(source) / config.batch  # in steps
         stream = train_batches(
             source,
             batch=config.batch,
@@ -173,7 +190,8 @@ def train(
             workers=run.workers,
             skip_unreadable=run.skip_unreadable,
         )
-        with Log(workdir, start, tensorboard=run.tensorboard) as log:
+        log = Log(workdir, start, tensorboard=run.tensorboard)
+        with log, Watchdog(run.hang_after) as watchdog:
             loop.train(
                 state,
                 update,
@@ -190,5 +208,7 @@ def train(
                 checkpoints=checkpoints,
                 log=log,
                 verify=make_verify(config, benchmark, mesh) if benchmark is not None else None,
+                check=FiniteCheck(run.on_nan, start, log.skipped),
+                watchdog=watchdog,
             )
     return total

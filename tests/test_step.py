@@ -26,8 +26,9 @@ EVEN = {"trunk": 1.0, "head": 1.0, "classes": 1.0}
 
 
 def setup(
-    method, devices, group, dtype="float32", margin="arcface", rate=0.01, rates=EVEN, frozen=False
-):
+    method, devices, group, dtype="float32", margin="arcface", rate=0.01, rates=EVEN, frozen=False,
+    on_nan="stop",
+):  # fmt: skip
     mesh = sharding.make_mesh(devices)
     network = resnet.build(
         "tiny",
@@ -53,7 +54,7 @@ def setup(
         network=network, rate=lambda _: rate, tx=tx,
         margin={"name": margin, "scale": 16.0, "margin": 0.3, "gradient": "true"},
         distance_weight=method.distance_weight, classes=CLASSES, bn_group=group,
-        bn_frozen=frozen, rates=rates,
+        bn_frozen=frozen, rates=rates, on_nan=on_nan,
     )  # fmt: skip
     return mesh, state, update, constants
 

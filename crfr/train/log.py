@@ -27,6 +27,8 @@ class Log:
         write_lines(self._path, kept)
         self._file = self._path.open("ab", buffering=0)  # unbuffered: a line is there or failed
         self._start = time.monotonic() - (kept[-1]["seconds"] if kept else 0.0)
+        # of the run so far: a save writes the line of its step before
+        self.skipped = next((r["skipped"] for r in reversed(kept) if "skipped" in r), 0)
         self._show = show
 
     def __enter__(self) -> "Log":

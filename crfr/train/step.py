@@ -17,6 +17,7 @@ from crfr.model.branches import embed_branches
 from crfr.model.margin import margin_logits
 from crfr.model.norm import AXIS
 from crfr.model.resnet import ResNet
+from crfr.train.finite import all_finite, keep_where
 from crfr.train.sharding import by_example, replicated, state_sharding
 from crfr.train.state import State, freeze
 from crfr.views.augment import Augmentation, draw, view_bank
@@ -69,8 +70,13 @@ def update(
     rates: Mapping[str, float],
     rate: optax.Schedule,
     tx: optax.GradientTransformation,
+    on_nan: str,
 ) -> tuple[State, Scalars]:
-    """One training step over a global batch; the randomness of step n is `fold_in(key, n)`."""
+    """One training step over a global batch; the randomness of step n is `fold_in(key, n)`.
+
+    `on_nan` "skip": a step whose loss, gradients or statistics are not finite changes nothing but
+    the number of the step, and its scalar `skipped` is 1; "stop": the loop looks at the loss.
+    """
     batch = images.shape[0]
     resolution_key, draw_key, dropout_key = jax.random.split(
         jax.random.fold_in(key, state.step + 1), 3
@@ -111,7 +117,12 @@ def update(
     changes, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, changes)
     scalars["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
-    return State(state.step + 1, params, batch_stats, opt_state), scalars
+    after = (params, batch_stats, opt_state)
+    if on_nan == "skip":
+        finite = all_finite((scalars["loss"], grads, batch_stats))
+        after = keep_where(finite, after, (state.params, state.batch_stats, state.opt_state))
+        scalars["skipped"] = 1.0 - finite
+    return State(state.step + 1, *after), scalars
 
 
 def compile_update(
