@@ -27,12 +27,23 @@ from crfr.recipe import Config, check_config
 from crfr.starting import start_from
 from crfr.train import loop, schedule, sharding
 from crfr.train.checkpoint import Checkpoints
+from crfr.train.finite import FiniteCheck
 from crfr.train.log import Log
+from crfr.train.retention import kept
 from crfr.train.state import State, init_state
 from crfr.train.step import Update, compile_update
+from crfr.train.watchdog import Watchdog
 from crfr.views.augment import Augmentation
 from crfr.views.methods import parse_method
-from crfr.workdir import check_same_data, flat, open_workdir, record_start, see_config
+from crfr.workdir import (
+    check_own_checkpoints,
+    check_same_data,
+    checkpoint_folder,
+    flat,
+    open_workdir,
+    record_start,
+    see_config,
+)
 
 
 def make_rate(config: Config, images: int) -> tuple[optax.Schedule, int]:
@@ -74,6 +85,7 @@ def compile_training(
         rates=config.optimizer.rates.to_dict(),
         rate=rate,
         tx=tx,
+        on_nan=config.run.on_nan,
     )
     return (
         jax.jit(init, out_shardings=sharding.state_sharding(shapes, mesh)),
@@ -131,9 +143,15 @@ def train(
         data = source or open_source(config.data)
         if data.classes < 2:
             raise InputError(f"{config.data}: {data.classes} identities; training needs 2 or more")
-        if benchmark is None and config.run.benchmark:
-            return data, load_benchmark(config.run.benchmark)
-        return data, benchmark
+        measured = benchmark
+        if measured is None and config.run.benchmark:
+            measured = load_benchmark(config.run.benchmark)
+        if config.run.keep_best and measured is None:
+            raise InputError(
+                f"--config.run.keep_best={config.run.keep_best}: nothing tells which are the best; "
+                "give --config.run.benchmark"
+            )
+        return data, measured
 
     source, benchmark = agreement.together(prepare)
     values = json.loads(config.to_json())
@@ -147,8 +165,11 @@ def train(
     agreement.on_leader(lambda: open_workdir(workdir, values))
     agreement.together(lambda: see_config(workdir, values))
     run = config.run
-    with Checkpoints(workdir, keep=run.keep) as checkpoints:
-        start, weights = max(checkpoints.steps(), default=0), None
+    folder, epoch = checkpoint_folder(workdir, {"run": run}), len(source) / config.batch  # in steps
+    keep = partial(kept, latest=run.keep, every=run.keep_every * epoch, best=run.keep_best)
+    with Checkpoints(folder, keep) as checkpoints:
+        check_own_checkpoints(workdir, folder, checkpoints.steps())
+        start, weights = checkpoints.choose(), None
         if start >= total:
             print(f"{workdir}: finished at step {start}")
             return start
@@ -178,7 +199,6 @@ def train(
             + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""),
             flush=True,
         )
-        epoch = len(source) / config.batch  # in steps
         stream = train_batches(
             source,
             batch=config.batch,
@@ -190,8 +210,8 @@ def train(
             workers=run.workers,
             skip_unreadable=run.skip_unreadable,
         )
-        leads = agreement.leader()
-        with Log(workdir, start, tensorboard=run.tensorboard, writes=leads) as log:
+        log = Log(workdir, start, tensorboard=run.tensorboard, writes=agreement.leader())
+        with log, Watchdog(run.hang_after) as watchdog:
             loop.train(
                 state,
                 update,
@@ -208,5 +228,7 @@ def train(
                 checkpoints=checkpoints,
                 log=log,
                 verify=make_verify(config, benchmark, mesh) if benchmark is not None else None,
+                check=FiniteCheck(run.on_nan, start, log.skipped),
+                watchdog=watchdog,
             )
     return total

@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from crfr import environment
 from crfr.errors import InputError
 from crfr.urls import public
@@ -51,24 +53,34 @@ def _public(values: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
+def checkpoint_folder(workdir: Path, config: dict[str, Any]) -> str:
+    """Where the checkpoints of a run are, a folder or a bucket's URL; `config` is nested."""
+    return config["run"].get("checkpoints") or str(workdir / CHECKPOINTS)
+
+
 def latest_step(workdir: Path) -> int:
-    """The step of the latest checkpoint; 0 where there is none, or no work directory."""
-    names = [path.name for path in (workdir / CHECKPOINTS).glob("*")]
+    """The step of the latest checkpoint, unchecked; 0 where there is none, or no work directory."""
+    if not (workdir / CONFIG).is_file():
+        return 0
+    folder = epath.Path(checkpoint_folder(workdir, read_config(workdir)))
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def check_same_config(workdir: Path, config: dict[str, Any]) -> None:
-    """Refuse a config that is not the run's, but for keys under `run`.
+    """Refuse a config that is not the run's, but for keys under `run` other than the place of its
+    checkpoints.
 
     `config` is nested, of JSON values.  A run that has no checkpoint yet may have any.
     """
     if not latest_step(workdir):
         return
-    before, now = flat(read_config(workdir)), flat(_public(config))
+    place = "run.checkpoints"
+    before, now = ({place: "", **flat(c)} for c in (read_config(workdir), _public(config)))
     differing = [
         f"{key} (was {before.get(key)!r}, now {now.get(key)!r})"
         for key in sorted({*before, *now})
-        if before.get(key) != now.get(key) and not key.startswith("run.")
+        if before.get(key) != now.get(key) and (key == place or not key.startswith("run."))
     ]
     if differing:
         raise InputError(
@@ -102,6 +114,15 @@ def see_config(workdir: Path, config: dict[str, Any]) -> None:
                 f"{SHARED_WITHIN} s; choose a folder of storage that all hosts share"
             )
         time.sleep(0.2)
+
+
+def check_own_checkpoints(workdir: Path, folder: str, steps: list[int]) -> None:
+    """Refuse a folder with checkpoints in a work directory that has not made any."""
+    if steps and not (workdir / RUN).exists():
+        raise InputError(
+            f"{folder}: holds checkpoints of another run (steps {steps}); choose another "
+            "--config.run.checkpoints, or the --workdir of that run"
+        )
 
 
 def check_same_data(workdir: Path, **facts: int) -> None:

@@ -9,8 +9,10 @@ import pytest
 from crfr.data.batches import train_batches
 from crfr.train import loop, sharding
 from crfr.train.checkpoint import Checkpoints
+from crfr.train.finite import FiniteCheck
 from crfr.train.log import Log
 from crfr.train.state import State
+from crfr.train.watchdog import Watchdog
 
 STEPS, SECONDS = 12, 0.08  # each of them, to read a batch and to run an update
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -54,7 +56,10 @@ class Nowhere(Checkpoints):
     def __init__(self):
         pass
 
-    def save(self, step, state):
+    def save(self, step, state, found=None):
+        pass
+
+    def wait(self):
         pass
 
 
@@ -88,7 +93,7 @@ def run(stream, device) -> float:
     next(stream)  # threads are running now
     before = time.monotonic()
     loop.train(
-        object.__new__(State),
+        State(np.zeros((), np.int32), {}, {}, {}),
         update,  # pyright: ignore[reportArgumentType]
         (),
         stream,
@@ -103,6 +108,8 @@ def run(stream, device) -> float:
         checkpoints=Nowhere(),
         log=Silent(),
         verify=None,
+        check=FiniteCheck("stop", 0),
+        watchdog=Watchdog(0),
     )
     return time.monotonic() - before
 

@@ -36,6 +36,7 @@ def setup(
     frozen=False,
     sample=1.0,
     chunk=0,
+    on_nan="stop",
 ):
     mesh = sharding.make_mesh(devices)
     network = resnet.build(
@@ -62,8 +63,7 @@ def setup(
         network=network, rate=lambda _: rate, tx=tx,
         margin={"name": margin, "scale": 16.0, "margin": 0.3, "gradient": "true"},
         distance_weight=method.distance_weight, classes=CLASSES, sample=sample, chunk=chunk,
-        bn_group=group,
-        bn_frozen=frozen, rates=rates,
+        bn_group=group, bn_frozen=frozen, rates=rates, on_nan=on_nan,
     )  # fmt: skip
     return mesh, state, update, constants
 

@@ -1,6 +1,6 @@
 """Models to measure.  A MODEL is
 
-- `WORKDIR[@STEP]`: the folder of a training run and one of its steps;
+- `WORKDIR[@STEP]`: the folder of a training run and one of its steps, or `WORKDIR@best`;
 - `FILE.onnx[:KEY=VALUE,...]`: an ONNX model and how its input is made (onnx_spec.py);
 - `module:function`: a Python function (foreign.py).
 """
@@ -24,9 +24,9 @@ from crfr.model.resnet import ResNet
 from crfr.train import sharding
 from crfr.train.checkpoint import Checkpoints
 from crfr.train.state import init_state
-from crfr.workdir import read_config, read_starts
+from crfr.workdir import checkpoint_folder, read_config, read_starts
 
-FORMS = "WORKDIR[@STEP], FILE.onnx[:KEY=VALUE,...] or module:function"
+FORMS = "WORKDIR[@STEP|best], FILE.onnx[:KEY=VALUE,...] or module:function"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +86,10 @@ def load_encoder(
         folder = folder if at else spec
         if not Path(folder).is_dir() and (Path(folder).is_file() or ":" in folder):
             raise InputError(f"model {spec!r}: is none; a MODEL is {FORMS}")
-        if at and not (number.isascii() and number.isdecimal()):
-            raise InputError(f"model {spec!r}: the step after @ is not a number")
-        return _load_checkpoint(Path(folder), int(number) if at else None, build)
+        if at and number != "best" and not (number.isascii() and number.isdecimal()):
+            raise InputError(f"model {spec!r}: the step after @ is not a number, nor best")
+        asked = None if not at else number if number == "best" else int(number)
+        return _load_checkpoint(Path(folder), asked, build)
     return Encoder(
         model=name,
         step=None,
@@ -110,15 +111,12 @@ def _is_callable(spec: str) -> bool:
     return len(parts) == 2 and all(n.isidentifier() for part in parts for n in part.split("."))
 
 
-def _load_checkpoint(workdir: Path, step: int | None, build: Callable) -> Encoder:
+def _load_checkpoint(workdir: Path, asked: int | str | None, build: Callable) -> Encoder:
     config = read_config(workdir)
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        steps = checkpoints.steps()
-        step = max(steps, default=0) if step is None else step
-        if step not in steps:
-            raise InputError(
-                f"{workdir}: no checkpoint of step {step}; there are {steps or 'none'}"
-            )
+    with Checkpoints(checkpoint_folder(workdir, config)) as checkpoints:
+        step = checkpoints.choose(asked)
+        if not step:
+            raise InputError(f"{workdir}: no checkpoint; there are none")
         classes = read_starts(workdir)[-1]["classes"]
         network, tx = build(config)
         shapes = jax.eval_shape(partial(init_state, network, classes, tx), jax.random.key(0))

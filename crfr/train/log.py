@@ -31,6 +31,7 @@ class Log:
         writes: bool = True,
     ):
         self._writer, self._file, self._start = None, None, time.monotonic()
+        self.skipped = 0
         if not writes:
             return
         self._writer = _tensorboard_writer(workdir) if tensorboard else None
@@ -39,6 +40,8 @@ class Log:
         write_lines(self._path, kept)
         self._file = self._path.open("ab", buffering=0)  # unbuffered: a line is there or failed
         self._start -= kept[-1]["seconds"] if kept else 0.0
+        # of the run so far: a save writes the line of its step before
+        self.skipped = next((r["skipped"] for r in reversed(kept) if "skipped" in r), 0)
         self._show = show
 
     def __enter__(self) -> "Log":

@@ -17,6 +17,7 @@ from crfr.model.branches import embed_branches
 from crfr.model.resnet import ResNet
 from crfr.model.sampling import Sample, draw_sample
 from crfr.model.softmax import class_scores
+from crfr.train.finite import all_finite, keep_where
 from crfr.train.sharding import by_example, put_rows, replicated, state_sharding, take_rows
 from crfr.train.state import State, freeze
 from crfr.views.augment import Augmentation, draw, view_bank
@@ -47,11 +48,15 @@ def update(
     rates: Mapping[str, float],
     rate: optax.Schedule,
     tx: optax.GradientTransformation,
+    on_nan: str,
 ) -> tuple[State, Scalars]:
     """One training step over a global batch; the randomness of step n is `fold_in(key, n)`.
 
     With `sample` below 1 the softmax is over that part of the classes (sampling.py), and only their
     rows of the class matrix and of the optimizer's state are read and written.
+
+    `on_nan` "skip": a step whose loss, gradients or statistics are not finite changes nothing but
+    the number of the step, and its scalar `skipped` is 1; "stop": the loop looks at the loss.
     """
     batch, rows = images.shape[0], state.params["classes"].shape[0]
     resolution_key, draw_key, dropout_key, sample_key = jax.random.split(
@@ -108,9 +113,17 @@ def update(
     grads, (batch_stats, scalars) = jax.grad(loss_of, has_aux=True)(old_params)
     changes, opt_state = tx.update(grads, old_opt_state, old_params)
     params = optax.apply_updates(old_params, changes)
+    scalars["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
+    if on_nan == "skip":
+        finite = all_finite((scalars["loss"], grads, batch_stats))
+        params, opt_state, batch_stats = keep_where(
+            finite,
+            (params, opt_state, batch_stats),
+            (old_params, old_opt_state, state.batch_stats),
+        )
+        scalars["skipped"] = 1.0 - finite
     if sample < 1:
         params, opt_state = put_rows(held, (params, opt_state), taking_part.rows, mesh)
-    scalars["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
     return State(state.step + 1, params, batch_stats, opt_state), scalars
 
 
