@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_step import EVEN
 
-from crfr.model import losses, resnet
+from crfr.model import resnet
 from crfr.model.sampling import draw_sample, sample_size
 from crfr.model.softmax import class_scores
 from crfr.train import sharding
@@ -188,7 +188,7 @@ def test_a_sample_holds_every_positive_and_its_share_of_the_others():
 
 
 def test_positives_fit_where_all_are_on_one_device():
-    """24 labels of one device whose fraction is 2 rows: it takes them all, others take negatives."""
+    """24 labels of one device, whose part would be 2 rows: all are taken, negatives of others."""
     label = np.arange(BATCH, dtype=np.int32) + 144
     index, real, place = drawn(label, 8, fraction=0.01)
     assert len(index) == 8 * BATCH
