@@ -112,7 +112,9 @@ def bytes_of(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def formula(config: Config, state: State, settings: dict[str, Any], devices: int) -> dict[str, int]:
+def formula(
+    config: Config, state: State, settings: dict[str, Any], bank: Any, devices: int
+) -> dict[str, int]:
     """What a step needs on each device by the sizes of its parts (docs/scaling.md)."""
     images = config.batch // devices
     branches, width = len(settings["method"].views), config.model.embedding
@@ -120,7 +122,7 @@ def formula(config: Config, state: State, settings: dict[str, Any], devices: int
     part = rows
     if config.softmax.sample < 1:
         part = sample_size(rows, config.softmax.sample, config.batch)
-    held = min(config.softmax.chunk or part, part)  # classes whose logits are held at a time
+    chunk = min(config.softmax.chunk or part, part)  # whose logits are held at a time
     backbone, classes = state.params["backbone"], bytes_of(state.params["classes"])
     kept = bytes_of(state.opt_state)
     of_classes = sum(
@@ -135,9 +137,11 @@ def formula(config: Config, state: State, settings: dict[str, Any], devices: int
         "statistics": bytes_of(state.batch_stats),
         "optimizer": kept - of_classes + of_classes // devices,
         "gradients": bytes_of(backbone) + 4 * part * width,
+        "unit centres": 2 * 4 * chunk * width,  # and their gradient
+        "view matrices": bytes_of(bank),
         "images and views": images * pixels * (1 + 4 * branches),
         "embeddings": 2 * 4 * branches * config.batch * width,  # gathered, and their gradient
-        "logits": 2 * 4 * branches * config.batch * held,  # cosines, and the softmax
+        "logits": 2 * 4 * branches * config.batch * chunk,  # cosines, and the softmax
         "activations": branches * images * activation_bytes(settings["network"], state),
     }
 
@@ -172,7 +176,7 @@ def bench_memory(
         "temporaries": memory.temp_size_in_bytes,
     }
     peak = held["arguments"] + held["outputs"] - held["aliased"] + held["temporaries"]
-    parts = formula(config, state, settings, mesh.size)
+    parts = formula(config, state, settings, matrices, mesh.size)
     first = mesh.devices.flat[0]
     figures = {
         "config": {
