@@ -56,43 +56,46 @@ def make_rate(config: Config, images: int) -> tuple[optax.Schedule, int]:
     return schedule.learning_rate(s.kind, s.learning_rate, drops, s.factor, warmup, total), total
 
 
-def compile_training(
+def plan_training(
     config: Config, classes: int, rate: optax.Schedule, mesh: Mesh
-) -> tuple[Callable[[], State], State, Update, tuple[Array, Array]]:
-    """(makes the first state, its shapes, compiled update, the update's constants) of a config."""
+) -> tuple[Callable[[], State], State, dict[str, Any], Array]:
+    """(makes the first state, its shapes, the keywords of the update, the run's key) of a config;
+    the mesh may be of devices that are not there.
+    """
     method = parse_method(config.method)
-    augmentation = Augmentation(**config.augment)
     span = group_span(config.batch, config.model.bn_group, mesh.size)
     network, tx = build(config, span, rate)
     weight = config.distance_weight
     first_key, run_key = jax.random.split(jax.random.key(config.seed))
     init = partial(init_state, network, classes, tx, first_key, mesh.size)
-    shapes = jax.eval_shape(init)
-    update, constants = compile_update(
-        shapes,
-        mesh=mesh,
-        method=method,
-        augmentation=augmentation,
-        key=run_key,
-        network=network,
-        margin=dict(config.margin),
-        distance_weight=method.distance_weight if weight is None else weight,
-        classes=classes,
-        sample=config.softmax.sample,
-        chunk=config.softmax.chunk,
-        bn_group=config.model.bn_group,
-        bn_frozen=config.model.bn_frozen,
-        rates=config.optimizer.rates.to_dict(),
-        rate=rate,
-        tx=tx,
-        on_nan=config.run.on_nan,
-    )
-    return (
-        jax.jit(init, out_shardings=sharding.state_sharding(shapes, mesh)),
-        shapes,
-        update,
-        constants,
-    )
+    settings = {
+        "mesh": mesh,
+        "method": method,
+        "augmentation": Augmentation(**config.augment),
+        "network": network,
+        "margin": dict(config.margin),
+        "distance_weight": method.distance_weight if weight is None else weight,
+        "classes": classes,
+        "sample": config.softmax.sample,
+        "chunk": config.softmax.chunk,
+        "bn_group": config.model.bn_group,
+        "bn_frozen": config.model.bn_frozen,
+        "rates": config.optimizer.rates.to_dict(),
+        "rate": rate,
+        "tx": tx,
+        "on_nan": config.run.on_nan,
+    }
+    return init, jax.eval_shape(init), settings, run_key
+
+
+def compile_training(
+    config: Config, classes: int, rate: optax.Schedule, mesh: Mesh
+) -> tuple[Callable[[], State], State, Update, tuple[Array, Array]]:
+    """(makes the first state, its shapes, compiled update, the update's constants) of a config."""
+    init, shapes, settings, key = plan_training(config, classes, rate, mesh)
+    update, constants = compile_update(shapes, key=key, **settings)
+    place = sharding.state_sharding(shapes, mesh)
+    return jax.jit(init, out_shardings=place), shapes, update, constants
 
 
 def make_verify(config: Config, benchmark: Benchmark, mesh: Mesh) -> Any:

@@ -2,7 +2,10 @@
 the compiled step communicates.
 """
 
+import json
+import os
 import re
+import signal
 from functools import partial
 
 import jax
@@ -11,10 +14,11 @@ import numpy as np
 import pytest
 from test_step import EVEN
 
-from crfr.model import losses, resnet
+from crfr import main
+from crfr.model import resnet
 from crfr.model.sampling import draw_sample, sample_size
 from crfr.model.softmax import class_scores
-from crfr.train import sharding
+from crfr.train import log, sharding
 from crfr.train.checkpoint import Checkpoints
 from crfr.train.state import State, init_state, make_optimizer, padded_classes
 from crfr.train.step import compile_update
@@ -188,7 +192,7 @@ def test_a_sample_holds_every_positive_and_its_share_of_the_others():
 
 
 def test_positives_fit_where_all_are_on_one_device():
-    """24 labels of one device whose fraction is 2 rows: it takes them all, others take negatives."""
+    """24 labels of one device, whose part would be 2 rows: all are taken, negatives of others."""
     label = np.arange(BATCH, dtype=np.int32) + 144
     index, real, place = drawn(label, 8, fraction=0.01)
     assert len(index) == 8 * BATCH
@@ -345,3 +349,34 @@ def test_only_the_rows_of_the_sample_change(tx):
     for old, now in zip(kept, new, strict=True):
         np.testing.assert_array_equal((old != now).any(1), moved)
     jax.tree.map(np.testing.assert_array_equal, *ends)
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_sampled_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    """As a user runs it, 64 rows of 150 classes a step; stopped by a signal after two of four."""
+    words = ["train", "--config=configs/large.py:quick", "--config.softmax.chunk=40"]
+    words += ["--config.data=faces:identities=150,images=2", "--config.run.benchmark="]
+    words += ["--config.batch=16", "--config.model.bn_group=16", "--config.model.width=2"]
+    words += ["--config.model.embedding=16", "--config.run.log_every=1", "--config.epochs=0.2"]
+    words += ["--config.schedule.warmup_epochs=0", "--config.softmax.sample=0.25"]
+    main.run([*words, f"--workdir={tmp_path}/whole"])
+
+    write = log.Log.write
+
+    def write_and_ask(self, row, line):
+        write(self, row, line)
+        if row["step"] == 1:  # the scalars come one step late
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log.Log, "write", write_and_ask)
+        with pytest.raises(SystemExit):
+            main.run([*words, f"--workdir={tmp_path}/parts"])
+    assert os.listdir(tmp_path / "parts/checkpoints") == ["2"]
+    main.run([*words, f"--workdir={tmp_path}/parts"])
+    whole, parts = (
+        [json.loads(line)["loss"] for line in (tmp_path / name).read_text().splitlines()]
+        for name in ("whole/metrics.jsonl", "parts/metrics.jsonl")
+    )
+    assert len(whole) == 4
+    assert whole == parts

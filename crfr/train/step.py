@@ -127,6 +127,24 @@ def update(
     return State(state.step + 1, params, batch_stats, opt_state), scalars
 
 
+def jit_update(
+    state: State, *, mesh: Mesh, method: Method, augmentation: Augmentation, **settings: Any
+) -> Update:
+    """The jitted update, to be called as `update(state, images, label, key, matrices)`.
+
+    `state` (arrays or shapes) tells the sharding; the old state is donated.  `settings` are the
+    other keywords of `update`.
+    """
+    shardings = state_sharding(state, mesh)
+    examples, whole = by_example(mesh), replicated(mesh)
+    return jax.jit(
+        functools.partial(update, mesh=mesh, method=method, augmentation=augmentation, **settings),
+        donate_argnums=0,
+        in_shardings=(shardings, examples, examples, whole, whole),
+        out_shardings=(shardings, whole),
+    )
+
+
 def compile_update(
     state: State,
     *,
@@ -138,18 +156,10 @@ def compile_update(
 ) -> tuple[Update, tuple[Array, Array]]:
     """(jitted update, constants): call it as `update(state, images, label, *constants)`.
 
-    The constants are the run's key and view matrices, on the devices; the old state is donated.
-    `state` (arrays or shapes) tells the sharding; `settings` are the other keywords of `update`.
+    The constants are the run's key and view matrices, on the devices.
     """
     matrices = view_bank(method.resolutions, augmentation.crop)
-    shardings = state_sharding(state, mesh)
-    examples, whole = by_example(mesh), replicated(mesh)
     # compiled, because device_put takes no keys to the devices of other processes
-    constants = jax.jit(lambda: (key, matrices), out_shardings=whole)()
-    compiled = jax.jit(
-        functools.partial(update, mesh=mesh, method=method, augmentation=augmentation, **settings),
-        donate_argnums=0,
-        in_shardings=(shardings, examples, examples, whole, whole),
-        out_shardings=(shardings, whole),
-    )
+    constants = jax.jit(lambda: (key, matrices), out_shardings=replicated(mesh))()
+    compiled = jit_update(state, mesh=mesh, method=method, augmentation=augmentation, **settings)
     return compiled, constants
