@@ -117,9 +117,11 @@ def bench_kills(kills: int, what: Sequence[str], out: Path, seed: int) -> None:
         folder, last = open_runs[name]
         killed, worked, before = run_until(work, folder, out / "cache", delay)
         if last is not None:
-            last["went_on_from"] = work.went_on(folder, before)
+            text = folder.with_suffix(".log").read_text(errors="replace")
+            last["went_on_from"] = work.went_on(text, before)
             if last["went_on_from"] != last["saved"]:
-                raise InputError(f"{folder}: had {last['saved']}, went on from {before}")
+                gone = f"had {last['saved']}, went on from {last['went_on_from']}"
+                raise InputError(f"{folder}: {gone}; its log is beside it")
         if not killed:
             del open_runs[name]
             ended(name, folder)

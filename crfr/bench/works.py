@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 from crfr.environment import read_lines
 from crfr.evaluate.encoders import fingerprint, load_state
 from crfr.networks import build_for_evaluation
-from crfr.workdir import RUN, latest_step
+from crfr.workdir import latest_step
 
 TIMES = ("seconds", "images_per_second")  # of metrics.jsonl, which differ from run to run
 
@@ -20,15 +21,15 @@ class Work(NamedTuple):
     command: the words after `crfr` that do it in a folder.  progress: what of it would survive a
     kill (the last step saved, shards, resolutions).  begun: whether a process whose output is so
     far this text, and which found this progress, is at work.  phase: what a kill interrupted.
-    went_on: (folder, progress that a process found) -> what it went on from.  result: what has to
-    be alike in the end.
+    went_on: (output of a process, progress that it found) -> what it went on from.  result: what
+    has to be alike in the end.
     """
 
     command: Callable[[Path], list[str]]
     progress: Callable[[Path], int]
     begun: Callable[[str, int, int], bool]
     phase: Callable[[Path], str]
-    went_on: Callable[[Path, int], int]
+    went_on: Callable[[str, int], int]
     result: Callable[[Path], Any]
 
 
@@ -52,6 +53,11 @@ def training(data: Path) -> Work:
         names = [path.name for path in (folder / "checkpoints").glob("*")]
         return "save" if any("tmp" in name for name in names) else "step"
 
+    def went_on(text: str, before: int) -> int:
+        del before  # it is what the folders are called; this is what was restored
+        said = re.search(r"(?:goes on from|finished at) step (\d+)", text)
+        return int(said[1]) if said else 0
+
     def result(folder: Path) -> Any:
         step, _, state, _ = load_state(folder, None, build_for_evaluation)
         rows = [{n: v for n, v in row.items() if n not in TIMES} for row in _metrics(folder)]
@@ -62,7 +68,7 @@ def training(data: Path) -> Work:
         latest_step,
         lambda text, before, now: "\nstep " in text,
         saving,
-        lambda folder, before: json.loads((folder / RUN).read_text())[-1]["step"],
+        went_on,
         result,
     )
 
@@ -92,7 +98,7 @@ def converting(data: str) -> Work:
         progress,
         lambda text, before, now: now > before,
         lambda folder: "writing" if any(folder.glob(".partial-*")) else "reading",
-        lambda folder, before: before,
+        lambda text, before: before,
         result,
     )
 
@@ -110,7 +116,7 @@ def sweeping(model: Path) -> Work:
         lambda folder: len([*folder.glob("embeddings/*/*.npy")]),
         lambda text, before, now: now > before,
         lambda folder: "embedding" if not (folder / "rows.jsonl").exists() else "rows",
-        lambda folder, before: before,
+        lambda text, before: before,
         result,
     )
 
