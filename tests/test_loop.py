@@ -81,7 +81,7 @@ def read_one_by_one(source):
         }
 
 
-def run(stream, device) -> float:
+def run(stream, device, watchdog=None) -> float:
     """Seconds of the loop; an update is a job for `device`, which does one at a time."""
     names = ("loss", "cross_entropy", "distance", "accuracy", "learning_rate")
 
@@ -109,7 +109,7 @@ def run(stream, device) -> float:
         log=Silent(),
         verify=None,
         check=FiniteCheck("stop", 0),
-        watchdog=Watchdog(0),
+        watchdog=watchdog or Watchdog(0),
     )
     return time.monotonic() - before
 
@@ -125,3 +125,25 @@ def test_reading_and_updates_overlap(ahead):
     with ThreadPoolExecutor(1) as device:
         seconds = run(stream, device)
     assert STEPS * SECONDS * 0.99 < seconds < 1.6 * STEPS * SECONDS
+
+
+class Recorder(Watchdog):
+    """A watchdog that only remembers what it is told."""
+
+    def __init__(self):
+        super().__init__(0)
+        self.told = []
+
+    def phase(self, step, name):
+        self.told.append((step, name))
+
+
+def test_the_watchdog_is_told_every_phase():
+    stream = iter([{"image": np.zeros((4, 112, 112, 3), np.uint8), "label": np.zeros(4)}] * 99)
+    watchdog = Recorder()
+    with ThreadPoolExecutor(1) as device:
+        run(stream, device, watchdog)
+    turn = ["reading a batch", "dispatching the update", "waiting for the update before it"]
+    expected = [(step, name) for step in range(1, STEPS + 1) for name in turn]
+    last = ["waiting for the update", "saving", "waiting for the last save"]
+    assert watchdog.told == expected + [(STEPS, name) for name in last]

@@ -1,10 +1,10 @@
-"""`crfr bench step`, `memory`, `input` and `sweep`: their flags."""
+"""`crfr bench step`, `memory`, `input`, `sweep` and `kills`: their flags."""
 
 from pathlib import Path
 
 from absl import flags
 
-from crfr.arguments import Flags, integers, need, parse, parse_config, ranges, string
+from crfr.arguments import Flags, folder, integers, need, parse, parse_config, ranges, string
 from crfr.errors import InputError, unknown
 
 
@@ -123,16 +123,33 @@ def bench_sweep(arguments: list[str]) -> None:
     )
 
 
+def bench_kills(arguments: list[str]) -> None:
+    """Kill trainings, conversions and sweeps at random moments, and see that nothing is lost."""
+
+    def define(values: Flags) -> None:
+        flags.DEFINE_integer("kills", 100, "How many.", lower_bound=1, flag_values=values)
+        flags.DEFINE_integer("seed", 0, "Of the moments.", lower_bound=0, flag_values=values)
+        flags.DEFINE_list("what", ["train", "convert", "sweep"], "Of these.", flag_values=values)
+        string(values, "out", None, "A new folder for the runs and kills.json.")
+
+    values = parse("bench kills", arguments, define)
+    need("bench kills", values, "out", "what")
+    from crfr.bench.kills import bench_kills
+
+    bench_kills(values.kills, values.what, folder("out", values.out), values.seed)
+
+
 BENCHES = {
     "step": bench_step,
     "memory": bench_memory,
     "input": bench_input,
     "sweep": bench_sweep,
+    "kills": bench_kills,
 }
 
 
 def bench(arguments: list[str]) -> None:
-    """Measure speed and memory: crfr bench step, memory, input, sweep."""
+    """Measure speed, memory, and what kills do: crfr bench step, memory, input, sweep, kills."""
     if arguments[:1] in (["--help"], ["-h"]):
         print("\n".join(f"crfr bench {name}: {f.__doc__}" for name, f in BENCHES.items()))
         return

@@ -23,7 +23,7 @@ from crfr.evaluate.onnx_spec import parse_onnx
 from crfr.model.resnet import ResNet
 from crfr.train import sharding
 from crfr.train.checkpoint import Checkpoints
-from crfr.train.state import init_state
+from crfr.train.state import State, init_state
 from crfr.workdir import checkpoint_folder, read_config, read_starts
 
 FORMS = "WORKDIR[@STEP|best], FILE.onnx[:KEY=VALUE,...] or module:function"
@@ -111,17 +111,27 @@ def _is_callable(spec: str) -> bool:
     return len(parts) == 2 and all(n.isidentifier() for part in parts for n in part.split("."))
 
 
-def _load_checkpoint(workdir: Path, asked: int | str | None, build: Callable) -> Encoder:
+def load_state(
+    workdir: Path, asked: int | str | None, build: Callable
+) -> tuple[int, ResNet, State, dict[str, Any]]:
+    """(step, network, state, config) of a run at a step, "best" or the latest sound one, on every
+    device; `build` is as for `load_encoder`.
+    """
     config = read_config(workdir)
     with Checkpoints(checkpoint_folder(workdir, config)) as checkpoints:
         step = checkpoints.choose(asked)
         if not step:
-            raise InputError(f"{workdir}: no checkpoint; there are none")
+            raise InputError(f"{workdir}: no checkpoint yet; go on with its training")
         classes = read_starts(workdir)[-1]["classes"]
         network, tx = build(config)
         shapes = jax.eval_shape(partial(init_state, network, classes, tx), jax.random.key(0))
         whole = sharding.replicated(sharding.make_mesh())
         state = checkpoints.restore(step, shapes, jax.tree.map(lambda _: whole, shapes))
+    return step, network, state, config
+
+
+def _load_checkpoint(workdir: Path, asked: int | str | None, build: Callable) -> Encoder:
+    step, network, state, config = load_state(workdir, asked, build)
     variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
     return Encoder(
         model=str(workdir),
