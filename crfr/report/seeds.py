@@ -86,7 +86,9 @@ def mean_row(rows: Sequence[Row]) -> Row:
 
     for name in FIGURES:
         changes[name] = mean(name, [getattr(row, name) for row in rows])
-    changes["tar"] = {far: mean(f"tar {far}", [row.tar[far] for row in rows]) for far in rows[0].tar}
+    changes["tar"] = {
+        far: mean(f"tar {far}", [row.tar[far] for row in rows]) for far in rows[0].tar
+    }
     widths = [
         row.accuracy_high - row.accuracy_low
         for row in rows
