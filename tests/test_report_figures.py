@@ -54,6 +54,7 @@ def test_every_figure_that_the_sweeps_allow_is_there(page):
         "cfp_fp",
         "What reducing does to the images",
         "What the paper says",
+        "The paper’s claims",
         "Training",
         "What was run",
         "What the words mean",

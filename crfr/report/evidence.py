@@ -13,6 +13,7 @@ from crfr.evaluate.statistics import fold_weights
 from crfr.report.comparison import scores, verdict
 from crfr.report.differences import Gap, accuracy_gap, count, matched, over_seeds, shown
 from crfr.report.models import Model, Report
+from crfr.report.resolutions import PAPER
 from crfr.report.specialised import find, specialised
 
 FULL = 112  # px
@@ -76,8 +77,9 @@ def falls(report: Report, benchmark: str) -> list[Part]:
             weights = fold_weights(len(found[0][0]))
             at_r, at_full = (float(weights @ np.mean(each, axis=0)) for each in zip(*found, strict=True))  # fmt: skip  # noqa: E501
             gap = over_seeds([low - (0.5 + full) / 2 for low, full in found], weights)
-            words = f"at {r} px: {100 * at_r:.2f}, at {FULL} px {100 * at_full:.2f}; from the middle of that and 50: {_points(gap)}"  # fmt: skip  # noqa: E501
-            parts.append(Part(words, gap))
+            middle = f"half-way to 50 is {50 * (0.5 + at_full):.2f}"
+            words = f"at {r} px: {100 * at_r:.2f}, at {FULL} px {100 * at_full:.2f}, {middle}"
+            parts.append(Part(f"{words}: {_points(gap)}", gap))
     return parts
 
 
@@ -171,12 +173,12 @@ def compressed(
     resolutions: list[int] | None = None,
 ) -> list[Part]:
     """The mean distance of two people minus half of what the baseline has at 112 px, at these
-    resolutions (px) or at all that are shown."""
+    resolutions (px) or at those of fig. 14."""
     baseline, parts = find(report, "baseline"), []
     for model in (find(report, method) for method in methods):
         if not model or not baseline:
             continue
-        for r in resolutions or shown(report, benchmark, model):
+        for r in resolutions or PAPER:
             found = [
                 (own, full)
                 for run, other in matched(model, baseline)

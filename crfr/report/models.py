@@ -203,6 +203,9 @@ def _model(label: str, group: Group, benchmarks: tuple[str, ...], mode: str) -> 
     """The model of the sweeps of one training, or of several that differ only in their seed."""
     if len(group) == 1:
         return _run(label, group[0], benchmarks, mode)
+    name, _, method = key_of(group)
+    if label != _name(name, method):  # what tells recipes apart is the name of the first training
+        label = f"{label[:-1]} and {len(group) - 1} more)"
     runs = tuple(_run(f"{label}, seed {seed_of(s[0])}", s, benchmarks, mode) for s in group)
     sweeps = tuple(sweep for run in runs for sweep in run.sweeps)
     cells, drawn = _means([run.cells for run in runs]), _means([run.drawn for run in runs])

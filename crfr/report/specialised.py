@@ -43,7 +43,7 @@ def specialised_figure(report: Report, place: str) -> Drawing | None:
         curves.append(
             accuracy_curve({r: row for r, row in rows.items() if r in own}, INK, "^", equal=False)
         )
-        legend.append(Entry("baseline", INK, "^"))
+        legend.append(Entry(report.reference.legend, INK, "^"))
     for number, (name, rows) in enumerate(families.items(), 1):
         look = style(number)
         curves.append(accuracy_curve(dict(sorted(rows.items())), *look, equal=False))
