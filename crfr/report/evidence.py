@@ -10,6 +10,7 @@ import numpy as np
 
 from crfr.evaluate.intervals import Mean, fold_error, seed_mean
 from crfr.evaluate.statistics import fold_weights
+from crfr.report import paper
 from crfr.report.comparison import scores, verdict
 from crfr.report.differences import Gap, accuracy_gap, count, matched, over_seeds, shown
 from crfr.report.models import Model, Report
@@ -20,6 +21,7 @@ FULL = 112  # px
 VERY_LOW = 10  # px, the upper end of the paper's low-resolution protocol (section 6.3)
 OWN = 40  # px, above which the paper's specialised models and its baseline do not differ (fig. 9)
 ZOOMED = 18  # px, the upper end of fig. 13
+MULTI = ("bt-m", "st-m1", "st-m2")  # trained for several resolutions
 
 
 @dataclass(frozen=True)
@@ -118,21 +120,19 @@ def bt_against_st(report: Report, benchmark: str) -> list[Part]:
 
 
 def best_at_own_r(report: Report, benchmark: str) -> list[Part]:
-    """BT-r and ST-r at their own r against the best there of all models of another training."""
+    """BT-r and ST-r at their own r against the best there of all models not trained for r alone,
+    of which one at least is a multi-resolution model."""
     parts = []
     for kind in ("bt", "st"):
         for r, model in specialised(report, kind).items():
-            rivals = []
-            for other in report.models if r <= ZOOMED else ():
-                row = other.curve(benchmark, "CR").get(r)
-                if (
-                    row
-                    and other.method not in (f"bt-{r}", f"st-{r}")
-                    and other.one.seed is not None
-                ):
-                    rivals.append((row.accuracy, other))
-            if rivals:
-                best = max(rivals, key=lambda rival: rival[0])[1]
+            rivals = {
+                other.label: (row.accuracy, other)
+                for other in report.models
+                if r <= ZOOMED and (row := other.curve(benchmark, "CR").get(r))
+                if paper.is_method(other.method) and other.method not in (f"bt-{r}", f"st-{r}")
+            }
+            if any(other.method in MULTI for _, other in rivals.values()):
+                _, best = max(rivals.values(), key=lambda rival: rival[0])
                 gap = accuracy_gap(report, benchmark, model, best, [r])
                 parts += _accuracies(model, best, gap)
     return parts
