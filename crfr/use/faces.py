@@ -1,0 +1,99 @@
+"""Whatever people have of faces -> faces ready for a network: pixels, resolution, what was done.
+
+An input is an aligned crop or a photo: uint8 RGB [h w 3], or the path of a file.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from crfr.data.photos import read_photo
+from crfr.errors import InputError
+from crfr.use.align import align
+from crfr.use.detect import Detector, find_face
+from crfr.use.pixels import resize, size_of
+
+Image = np.ndarray | str | os.PathLike
+Images = Image | Sequence[Image]
+
+
+class Face(NamedTuple):
+    name: str
+    pixels: Float32[np.ndarray, "112 112 3"]  # RGB, 0..255
+    resolution: float  # px
+    found: int | None  # faces in the photo; None where nobody looked
+    notes: tuple[str, ...]
+
+
+def listed(images: Images) -> list[tuple[str, Image]]:
+    """The inputs one by one, each with a name: its path, or "image 0" and so on of arrays.
+
+    InputError for what is none.
+    """
+    if isinstance(images, str | os.PathLike):
+        return [(os.fsdecode(images), images)]
+    if isinstance(images, np.ndarray):
+        if images.ndim not in (3, 4):
+            raise InputError(
+                f"images of shape {list(images.shape)}: give uint8 RGB [h w 3] or [n h w 3]; a "
+                "greyscale image is repeated over RGB by np.repeat(image[..., None], 3, axis=2)"
+            )
+        images = list(images) if images.ndim == 4 else [images]
+    found = []
+    for number, image in enumerate(images):
+        if isinstance(image, str | os.PathLike):
+            found.append((os.fsdecode(image), image))
+        else:
+            found.append((f"image {number}", image))
+    return found
+
+
+def prepare(
+    name: str,
+    image: Image,
+    *,
+    detector: Detector | None = None,
+    points: Float[np.ndarray, "5 2"] | None = None,
+    resolution: float | None = None,
+) -> Face:
+    """One face of one input: aligned by `points`, or those that the detector finds, or as it is.
+
+    `resolution` (px) is for those who know better than the size (pixels.py).  InputError for an
+    image that cannot be read or is none, and for a photo without a face.
+    """
+    notes: tuple[str, ...] = ()
+    if isinstance(image, str | os.PathLike):
+        pixels, notes = read_photo(image)
+    else:
+        pixels = _checked(name, image)
+    found = None
+    if detector is not None:
+        points, found = find_face(detector, pixels, name)
+        if found > 1:
+            notes = (*notes, f"{found} faces, of which the largest is taken")
+    if points is not None:
+        face, size = align(pixels, points, name)
+    else:
+        face, size = resize(pixels), size_of(pixels)
+        height, width = pixels.shape[:2]
+        if height != width:
+            notes = (*notes, f"{width} x {height} px are not square, squeezed")
+    if resolution is not None:
+        size = float(resolution)
+        if not 1 <= size <= 112:
+            raise InputError(f"{name}: resolution {resolution} px is outside 1..112")
+    return Face(name, face, size, found, notes)
+
+
+def _checked(name: str, image: Any) -> np.ndarray:
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"{name}: is a {type(image).__name__}; give an array or a path")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise InputError(
+            f"{name}: an array of {image.dtype} {list(image.shape)}; give uint8 RGB [h w 3] in "
+            "0..255"
+        )
+    return image
