@@ -15,6 +15,7 @@ from crfr.analysis import dataset, protocols, report, reproduce, sweep
 from crfr.arguments import Flags, folder, need, parse, parse_config, string
 from crfr.bench.main import bench
 from crfr.errors import InputError, unknown
+from crfr.usage import calibrate, embed, search, verify
 
 
 def train(arguments: list[str]) -> None:
@@ -136,6 +137,7 @@ COMMANDS = {
     f.__name__: f
     for f in (
         *(train, sweep, report, reproduce, quickstart),
+        *(calibrate, verify, embed, search),
         *(convert, holdout, doctor, protocols, dataset, bench),
     )
 }

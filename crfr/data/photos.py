@@ -28,7 +28,7 @@ class Photo(NamedTuple):
 
 
 def read_photo(path: str | os.PathLike) -> Photo:
-    """A file as `decode_photo`; InputError for one that cannot be read, or is larger than 256 MB."""
+    """A file as `decode_photo`; InputError for one that cannot be read, or is over 256 MB."""
     where = os.fsdecode(path)
     try:
         with open(path, "rb") as file:
@@ -106,7 +106,9 @@ def _by_pillow(data: bytes, where: str) -> Photo:
     return _upright(np.array(picture.convert("RGB")), data, notes)
 
 
-def _upright(pixels: UInt8[np.ndarray, "h w 3"], data: bytes, notes: list[str] | None = None) -> Photo:
+def _upright(
+    pixels: UInt8[np.ndarray, "h w 3"], data: bytes, notes: list[str] | None = None
+) -> Photo:
     """Turned and mirrored by the EXIF orientation 1..8."""
     notes = notes or []
     try:
@@ -121,4 +123,6 @@ def _upright(pixels: UInt8[np.ndarray, "h w 3"], data: bytes, notes: list[str] |
         pixels = pixels[:, ::-1]
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
-    return Photo(np.ascontiguousarray(pixels), (*notes, f"turned by EXIF orientation {orientation}"))
+    return Photo(
+        np.ascontiguousarray(pixels), (*notes, f"turned by EXIF orientation {orientation}")
+    )

@@ -24,7 +24,9 @@ from crfr.views.degrade import SIDE, cubic
 REACH = 4.0  # px around the square for the kernels, of the template or the photo, the larger ones
 
 
-def similarity(points: Float[np.ndarray, "5 2"], where: str = "landmarks") -> Float64[np.ndarray, "2 3"]:
+def similarity(
+    points: Float[np.ndarray, "5 2"], where: str = "landmarks"
+) -> Float64[np.ndarray, "2 3"]:
     """The matrix [2 3] of scale, rotation and shift that takes points (x, y) of a photo nearest to
     the template: `matrix @ (x, y, 1)`, without mirroring.
 
@@ -61,7 +63,7 @@ def scale_of(matrix: Float64[np.ndarray, "2 3"]) -> float:
 def align(
     photo: UInt8[np.ndarray, "h w 3"], points: Float[np.ndarray, "5 2"], where: str = "landmarks"
 ) -> tuple[Float32[np.ndarray, "112 112 3"], float]:
-    """(the aligned face in 0..255, its resolution in px) of landmarks as `similarity` takes them."""
+    """(the aligned face in 0..255, its resolution in px) by landmarks as of `similarity`."""
     matrix = similarity(points, where)
     scale = scale_of(matrix)
     edges = np.array([-0.5, SIDE - 0.5])

@@ -49,10 +49,10 @@ def load_detector(path: str | os.PathLike) -> Detector:
             "'crfr[align]', or give aligned crops"
         ) from error
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    level = cv2.getLogLevel() if hasattr(cv2, "getLogLevel") else None
+    logging = cv2.utils.logging
+    level = logging.getLogLevel()
     try:
-        if level is not None:
-            cv2.setLogLevel(2)  # errors: OpenCV 5 warns of a setting that it makes itself
+        logging.setLogLevel(logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns of its own settings
         net = cv2.FaceDetectorYN.create(str(file), "", (320, 320), LEAST_SCORE, OVERLAP, MOST)
     except cv2.error as error:
         raise InputError(
@@ -60,13 +60,12 @@ def load_detector(path: str | os.PathLike) -> Detector:
             f"({one_line(error)}); take face_detection_yunet_2023mar.onnx of the OpenCV Zoo"
         ) from error
     finally:
-        if level is not None:
-            cv2.setLogLevel(level)
+        logging.setLogLevel(level)
     return Detector(file, digest, net, threading.Lock())
 
 
 def find_face(detector: Detector, photo: UInt8[np.ndarray, "h w 3"], where: str) -> Found:
-    """The landmarks of the largest face (by the area of its box); InputError where there is none."""
+    """The landmarks of the largest face (by the area of its box); InputError without any."""
     for side in SIDES:
         boxes = _detect(detector, photo, side)
         if len(boxes):

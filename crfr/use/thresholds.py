@@ -58,9 +58,10 @@ class Calibration:
         """InputError where these are the thresholds of another model."""
         if self.about["model_fingerprint"] != encoder.fingerprint:
             step = f"@{self.about['step']}" if self.about["step"] is not None else ""
+            theirs = f"{self.about['model']}{step}, fingerprint {self.about['model_fingerprint']}"
             raise InputError(
-                f"{self.path}: has the thresholds of another model ({self.about['model']}{step}, "
-                f"fingerprint {self.about['model_fingerprint']}, not {encoder.fingerprint}); {AGAIN}"
+                f"{self.path}: has the thresholds of another model ({theirs}, not "
+                f"{encoder.fingerprint}); {AGAIN}"
             )
 
     def objective(self, far: float | None) -> str:
@@ -109,14 +110,14 @@ class Calibration:
         return np.asarray(low + v * (high - low), np.float64)
 
     def _place(self, resolution: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(index of the calibrated resolution below, share of the way to the next) in logarithms."""
+        """(index of the calibrated resolution below, share of the way to the next) in logs."""
         grid, size = np.log(self.resolutions), np.log(np.asarray(resolution, np.float64))
         below = np.clip(np.searchsorted(grid, size, side="right") - 1, 0, len(grid) - 2)
         return below, (size - grid[below]) / (grid[below + 1] - grid[below])
 
 
 def table_path(model: str, step: int | None) -> Path | None:
-    """Where a model's thresholds lie: in its work directory, or beside its file; None for others."""
+    """Where a model's thresholds lie: in its work directory, or beside its file; else None."""
     if step is not None:
         return Path(model) / NAME
     for ending in (".onnx", ".stablehlo"):
