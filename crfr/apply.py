@@ -2,19 +2,32 @@
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from crfr import environment
 from crfr.data.benchmarks import load_benchmarks
 from crfr.errors import InputError, unknown
 from crfr.evaluate.encoders import load_encoder
 from crfr.networks import build_for_evaluation
 from crfr.train import sharding
 from crfr.use.calibrate import calibrate as measure_thresholds
-from crfr.use.decide import Decision
+from crfr.use.detect import load_detector
+from crfr.use.folder import embed_folder
+from crfr.use.index import check_ending, read_index, write_index
 from crfr.use.model import Model, make_model
+from crfr.use.search import search_index
+from crfr.use.text import (
+    decision_json,
+    decision_lines,
+    face_line,
+    hit_lines,
+    hits_json,
+    path_text,
+)
 from crfr.use.thresholds import BEST, table_path
 from crfr.views.degrade import VARIANTS, check_resolutions
 
@@ -105,37 +118,63 @@ def verify(
     faces = loaded.embed([a, b], align=detector)
     decision = loaded.verify(faces[0], faces[1], far=far)
     if as_json:
-        about = {"a": _shown(a), "b": _shown(b), "notes": faces.notes, **decision.to_json()}
-        print(json.dumps(about | {"model": loaded.encoder.model}))
+        print(json.dumps(decision_json(decision, faces)))
     else:
-        for path, resolution, notes in zip((a, b), faces.resolution, faces.notes, strict=True):
-            print("   ".join([f"{path}   {resolution:.4g} px", *notes]))
-        print(_described(decision))
+        print("\n".join([face_line(faces, 0), face_line(faces, 1), *decision_lines(decision)]))
     return decision.same
 
 
-def _shown(path: str) -> str:
-    """A path as text that can be written anywhere, bytes that are not UTF-8 as \\xNN."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+def embed(model: str, images: Path, out: Path, *, detector: str | None) -> None:
+    """Write an index of the faces in a folder's images; what cannot be read is listed."""
+    check_ending(out)
+    found = load_detector(detector) if detector else None
+    loaded = load(model)
+    faces, unreadable, others = embed_folder(loaded, images, found)
+    about = {
+        "model": loaded.encoder.model,
+        "step": loaded.encoder.step,
+        "model_fingerprint": loaded.encoder.fingerprint,
+        "detector_fingerprint": found.fingerprint if found else None,
+        "folder": path_text(images),
+        "unreadable": [{"path": path_text(p), "error": e} for p, e in unreadable.items()],
+        "others": [path_text(path) for path in others],
+        "time": environment.now(),
+        **environment.made_with(),
+    }
+    write_index(out, faces, about)
+    for path, error in unreadable.items():
+        print(f"left out: {path}: {error}", file=sys.stderr)
+    if others:
+        print(f"left out: {len(others)} files that are not called like images", file=sys.stderr)
+    several = int((faces.found > 1).sum())
+    if several:
+        print(f"{several} photos with several faces, of which the largest is taken")
+    print(f"{out}: {len(faces):,} faces, {len(unreadable)} unreadable")
 
 
-def _described(decision: Decision) -> str:
-    distance = f"distance   {decision.distance:.4f}"
-    if decision.same is None:
-        return f"{distance}\ndeclined   {decision.reason}"
-    assert decision.threshold is not None
-    at = "best accuracy" if decision.objective == BEST else f"FAR {decision.objective}"
-    lines = [
-        distance,
-        f"threshold  {decision.threshold:.4f}   ({at})",
-        f"decision   {'same' if decision.same else 'different'}",
-    ]
-    for name, rate in (
-        ("accuracy", decision.accuracy),
-        ("far", decision.far),
-        ("frr", decision.frr),
-    ):
-        assert rate is not None
-        low, high = 100 * rate.low, 100 * rate.high
-        lines.append(f"{name:10} {100 * rate.value:.2f} %   ({low:.2f} to {high:.2f})")
-    return "\n".join(lines)
+def search(
+    model: str,
+    query: str,
+    index: Path,
+    *,
+    detector: str | None,
+    calibration: str | None,
+    top: int,
+    far: float | None,
+    faiss: bool,
+    as_json: bool,
+) -> None:
+    """Print the faces of an index that are nearest to that of an image."""
+    held = read_index(index)
+    loaded = load(model, calibration=calibration)
+    held.check_model(loaded.encoder, index)
+    table = None
+    if calibration or far or (loaded.table is not None and loaded.table.exists()):
+        table = loaded.calibration
+        table.objective(far)
+    face = loaded.embed(query, align=detector)
+    found = search_index(face, held, table, top, far=far, faiss=faiss)
+    if as_json:
+        print(json.dumps(hits_json(found, face)))
+    else:
+        print("\n".join([face_line(face), *hit_lines(found)]))

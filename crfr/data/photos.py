@@ -99,7 +99,7 @@ def _by_pillow(data: bytes, where: str) -> Photo:
         raise ValueError(f"mode {picture.mode}")
     if picture.mode in ("LA", "RGBA") or "transparency" in picture.info:
         seen = picture.convert("RGBA")
-        if seen.getextrema()[3][0] < 255:
+        if np.asarray(seen)[..., 3].min() < 255:
             notes.append("transparent parts on black")
         black = Image.new("RGBA", seen.size, (0, 0, 0, 255))
         picture = Image.alpha_composite(black, seen)

@@ -42,7 +42,7 @@ def load_detector(path: str | os.PathLike) -> Detector:
     """YuNet from its ONNX file; InputError where there is none, or no OpenCV."""
     file = require_file(path)
     try:
-        import cv2
+        import cv2  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError(
             f"{file}: finding faces needs OpenCV, which cannot be imported ({error}); pip install "
@@ -91,7 +91,7 @@ def _detect(
     size = max(1, round(width * share)), max(1, round(height * share))
     reduced = photo
     if share < 1:
-        import cv2
+        import cv2  # pyright: ignore[reportMissingImports]
 
         reduced = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
     with detector.lock:

@@ -5,6 +5,7 @@ An input is an aligned crop or a photo: uint8 RGB [h w 3], or the path of a file
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,36 @@ class Face(NamedTuple):
     resolution: float  # px
     found: int | None  # faces in the photo; None where nobody looked
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Embedded faces; `faces[2]`, `faces[:5]` are some of them.
+
+    embedding: unit vectors.  resolution: px, at most 112.  found: faces in each photo, -1 where
+    nobody looked.  names, notes: where each comes from, and what was done to it.
+    """
+
+    embedding: Float32[np.ndarray, "n d"]
+    resolution: Float32[np.ndarray, " n"]
+    found: np.ndarray
+    names: tuple[str, ...]
+    notes: tuple[tuple[str, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, which: int | slice) -> "Faces":
+        rows = slice(which, which + 1 or None) if isinstance(which, int) else which
+        if isinstance(which, int) and not -len(self) <= which < len(self):
+            raise IndexError(f"face {which} of {len(self)}")
+        return Faces(
+            self.embedding[rows],
+            self.resolution[rows],
+            self.found[rows],
+            self.names[rows],
+            self.notes[rows],
+        )
 
 
 def listed(images: Images) -> list[tuple[str, Image]]:
@@ -97,3 +128,20 @@ def _checked(name: str, image: Any) -> np.ndarray:
             "0..255"
         )
     return image
+
+
+def join(parts: Sequence[Faces]) -> Faces:
+    """Several as one."""
+    return Faces(
+        np.concatenate([part.embedding for part in parts]),
+        np.concatenate([part.resolution for part in parts]),
+        np.concatenate([part.found for part in parts]),
+        tuple(name for part in parts for name in part.names),
+        tuple(notes for part in parts for notes in part.notes),
+    )
+
+
+def cosine_distance(a: Float32[np.ndarray, " d"], b: Float32[np.ndarray, " d"]) -> float:
+    """1 - cos of two unit vectors (paper eq. 2), summed in float64."""
+    cosine = float(a.astype(np.float64) @ b.astype(np.float64))
+    return min(max(1 - cosine, 0.0), 2.0)  # what rounding adds is no distance

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float32
 from numpy.typing import ArrayLike
 
 from crfr.environment import cores
@@ -18,40 +17,10 @@ from crfr.evaluate.embed import Embed, embed_work, make_embed
 from crfr.evaluate.encoders import Encoder
 from crfr.use.decide import Decision, decide
 from crfr.use.detect import load_detector
-from crfr.use.faces import Face, Image, Images, listed, prepare
+from crfr.use.faces import Face, Faces, Image, Images, cosine_distance, join, listed, prepare
 from crfr.use.thresholds import Calibration, read_calibration
 
 BATCH = 64  # images at once
-
-
-@dataclass(frozen=True)
-class Faces:
-    """Embedded faces; `faces[2]`, `faces[:5]` are some of them.
-
-    embedding: unit vectors.  resolution: px, at most 112.  found: faces in each photo, -1 where
-    nobody looked.  names, notes: where each comes from, and what was done to it.
-    """
-
-    embedding: Float32[np.ndarray, "n d"]
-    resolution: Float32[np.ndarray, " n"]
-    found: np.ndarray
-    names: tuple[str, ...]
-    notes: tuple[tuple[str, ...], ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, which: int | slice) -> "Faces":
-        rows = slice(which, which + 1 or None) if isinstance(which, int) else which
-        if isinstance(which, int) and not -len(self) <= which < len(self):
-            raise IndexError(f"face {which} of {len(self)}")
-        return Faces(
-            self.embedding[rows],
-            self.resolution[rows],
-            self.found[rows],
-            self.names[rows],
-            self.notes[rows],
-        )
 
 
 @dataclass(frozen=True)
@@ -194,7 +163,8 @@ class Model:
         >>> round(model.distance(face, face), 6)
         0.0
         """
-        return _distance(self._one(a, align), self._one(b, align))
+        first, second = self._one(a, align), self._one(b, align)
+        return cosine_distance(first.embedding[0], second.embedding[0])
 
     def verify(
         self,
@@ -221,7 +191,8 @@ class Model:
         """
         first, second = self._one(a, align), self._one(b, align)
         pair = float(first.resolution[0]), float(second.resolution[0])
-        return decide(self.calibration, _distance(first, second), pair, far)
+        distance = cosine_distance(first.embedding[0], second.embedding[0])
+        return decide(self.calibration, distance, pair, far)
 
     def _one(self, image: Image | Faces, align: str | os.PathLike | None) -> Faces:
         faces = image if isinstance(image, Faces) else self.embed(image, align=align)
@@ -233,19 +204,3 @@ class Model:
 def make_model(encoder: Encoder, mesh: Mesh, table: Path | None = None) -> Model:
     """A model of an encoder; `table`: where its thresholds lie."""
     return Model(encoder, table, mesh, make_embed(encoder, mesh, variant=None))
-
-
-def join(parts: Sequence[Faces]) -> Faces:
-    """Several as one."""
-    return Faces(
-        np.concatenate([part.embedding for part in parts]),
-        np.concatenate([part.resolution for part in parts]),
-        np.concatenate([part.found for part in parts]),
-        tuple(name for part in parts for name in part.names),
-        tuple(notes for part in parts for notes in part.notes),
-    )
-
-
-def _distance(a: Faces, b: Faces) -> float:
-    cosine = float(a.embedding[0].astype(np.float64) @ b.embedding[0].astype(np.float64))
-    return min(max(1 - cosine, 0.0), 2.0)  # what rounding adds is no distance
