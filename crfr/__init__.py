@@ -11,6 +11,7 @@ _PUBLIC = {
     "kfold_accuracy": "crfr.evaluate.verification",
     "open_source": "crfr.data.records",
     "load_benchmark": "crfr.data.benchmarks",
+    "load": "crfr.apply",
 }
 
 __all__ = list(_PUBLIC)

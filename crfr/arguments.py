@@ -6,7 +6,7 @@ Everything that cannot be parsed is an InputError of one line, with the nearest 
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -18,11 +18,22 @@ from crfr.errors import InputError, unknown
 Flags = flags.FlagValues
 
 
-def parse(command: str, arguments: list[str], define: Callable[[Flags], None]) -> Flags:
+def parse(
+    command: str,
+    arguments: list[str],
+    define: Callable[[Flags], None],
+    positional: Sequence[str] = (),
+    notes: str = "",
+) -> Flags:
     """Parse a command's arguments into flags of its own; raises InputError for what it does not
     know.
+
+    `positional` names what is given without --, before, between or after the flags (after a `--`
+    whatever it begins with); each becomes a flag's value.  `notes` end the help.
     """
     values = Flags()
+    if positional:
+        values.set_gnu_getopt(True)
     flags.DEFINE_boolean("help", False, "Show the flags of this command.", flag_values=values)
     define(values)
     try:
@@ -31,11 +42,24 @@ def parse(command: str, arguments: list[str], define: Callable[[Flags], None]) -
         # ml_collections quotes the whole traceback of a config file; its last line is the message
         message = str(error).rpartition("InputError: ")[2]
         raise InputError(f"{command}: {' '.join(message.split())}") from error
-    if rest:
-        raise InputError(f"{command}: unexpected argument {rest[0]!r}; flags are --name=value")
+    if len(rest) > len(positional):
+        wanted = f"; it takes {' '.join(positional)} and flags" if positional else "; flags are"
+        raise InputError(
+            f"{command}: unexpected argument {rest[len(positional)]!r}{wanted} --name=value"
+        )
     if values.help:
-        print(f"crfr {command}\n{values.get_help()}")
+        line = " ".join(
+            [f"crfr {command}", *(["--flag=value ...", *positional] if positional else ())]
+        )
+        print(f"{line}\n{values.get_help()}" + (f"\n{notes}" if notes else ""))
         sys.exit(0)
+    if len(rest) < len(positional):
+        raise InputError(
+            f"{command}: {positional[len(rest)]} is missing: crfr {command} --flag=value ... "
+            f"{' '.join(positional)}; see crfr {command} --help"
+        )
+    for name, value in zip(positional, rest, strict=True):
+        flags.DEFINE_string(name, value, "", flag_values=values)
     return values
 
 
@@ -90,6 +114,19 @@ def folder(name: str, text: str) -> Path:
     if "://" in text:
         raise InputError(f"--{name}={text}: is a URL; write to a local folder and copy it there")
     return Path(text)
+
+
+def fractions(name: str, texts: list[str]) -> list[float]:
+    """Shares above 0 and below 1: ["1e-2", "0.001"] -> [0.01, 0.001]."""
+    found = []
+    for text in texts:
+        try:
+            found.append(float(text))
+        except ValueError:
+            found.append(-1.0)
+        if not 0 < found[-1] < 1:
+            raise InputError(f"--{name}: {text!r} is no share between 0 and 1, such as 1e-3")
+    return list(dict.fromkeys(found))
 
 
 def integers(name: str, texts: list[str]) -> list[int]:

@@ -16,6 +16,7 @@ import tempfile
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from crfr.errors import InputError
 from crfr.urls import public
@@ -119,17 +120,26 @@ def locked(folder: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that it is there whole or not at all."""
     data = content.encode() if isinstance(content, str) else content
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which is there under its name when all is written, or not at all."""
     try:
-        _write_atomically(path, data)
+        with _replacing(path) as file:
+            yield file
     except OSError as error:  # that of a full disk names no file
         raise InputError(f"{path}: {error.strerror}; make room or choose another place") from error
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)

@@ -24,6 +24,7 @@ from crfr.arguments import (
 )
 from crfr.bench.main import bench
 from crfr.errors import InputError, unknown
+from crfr.usage import calibrate, embed, search, verify
 
 
 def train(arguments: list[str]) -> None:
@@ -148,6 +149,7 @@ COMMANDS = {
     f.__name__: f
     for f in (
         *(train, sweep, report, reproduce, quickstart),
+        *(calibrate, verify, embed, search),
         *(convert, holdout, doctor, protocols, dataset, bench),
     )
 }

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "crfr"
-STAGES = ["data", "views", "model", "train", "evaluate", "report"]
+STAGES = ["data", "views", "model", "train", "evaluate", "report", "use"]
 BASE = {"errors", "environment", "urls", "workdir"}  # below all stages
 ENTRY = {
     "main",
@@ -20,6 +20,8 @@ ENTRY = {
     "commands",
     "measure",
     "analysis",
+    "apply",
+    "usage",
     "recipe",
     "quickstart",
     "planning",

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Float, Float32, Int, UInt8
+from jaxtyping import Array, Float, Float32, Int, Num, UInt8
 
 from crfr.errors import InputError
 from crfr.evaluate.encoders import Encoder
@@ -23,20 +23,23 @@ Embed = Callable[[Array, Array], Any]
 
 
 def compile_embed(
-    network: ResNet, mesh: Mesh, *, variant: str = "bicubic", flip: bool = False
+    network: ResNet, mesh: Mesh, *, variant: str | None = "bicubic", flip: bool = False
 ) -> Callable[[Any, Array, Array], Array]:
     """The jitted function (variables, images uint8 [b h w c], resolutions [b]) -> unit embeddings
     [b d].
 
     Products are true float32 on every device.  `flip`: the embedding is the normalised sum of those
-    of the image and its mirror image, as InsightFace evaluates.
+    of the image and its mirror image, as InsightFace evaluates.  With `variant` None images are
+    taken as they are, float32 in 0..255, and the resolutions are of no account.
     """
 
     def embed(
-        variables: Any, images: UInt8[Array, "b h w c"], resolutions: Int[Array, " b"]
+        variables: Any, images: Num[Array, "b h w c"], resolutions: Int[Array, " b"]
     ) -> Float[Array, "b d"]:
         with jax.default_matmul_precision("highest"):
-            pixels = apply_degradation(images.astype(network.dtype), resolutions, variant)
+            pixels = images.astype(network.dtype)
+            if variant is not None:
+                pixels = apply_degradation(pixels, resolutions, variant)
             embedding = jnp.asarray(network.apply(variables, pixels))
             if flip:
                 embedding += jnp.asarray(network.apply(variables, pixels[:, :, ::-1]))
@@ -48,12 +51,13 @@ def compile_embed(
 
 
 def make_embed(
-    encoder: Encoder, mesh: Mesh, *, variant: str = "bicubic", flip: bool = False
+    encoder: Encoder, mesh: Mesh, *, variant: str | None = "bicubic", flip: bool = False
 ) -> Embed:
     """The function of an encoder that embeds a batch.
 
     Of a network it is compiled together with the degradation.  Any other encoder gets the degraded
-    pixels from a compiled function, in float32 or rounded to uint8, as it wants them.
+    pixels from a compiled function, in float32 or rounded to uint8, as it wants them.  `variant`
+    and `flip` as in `compile_embed`.
     """
     if encoder.network is not None:
         compiled = compile_embed(encoder.network, mesh, variant=variant, flip=flip)
@@ -65,9 +69,11 @@ def make_embed(
     assert function is not None
 
     def degraded(
-        images: UInt8[Array, "b h w c"], resolutions: Int[Array, " b"]
+        images: Num[Array, "b h w c"], resolutions: Int[Array, " b"]
     ) -> UInt8[Array, "b h w c"] | Float32[Array, "b h w c"]:
-        pixels = apply_degradation(images.astype(jnp.float32), resolutions, variant)
+        pixels = images.astype(jnp.float32)
+        if variant is not None:
+            pixels = apply_degradation(pixels, resolutions, variant)
         return jnp.round(jnp.clip(pixels, 0, 255)).astype(jnp.uint8) if rounded else pixels
 
     compiled = jax.jit(degraded, in_shardings=(examples, examples), out_shardings=examples)
@@ -87,7 +93,7 @@ def make_embed(
 
 def embed_work(
     embed: Embed,
-    images: UInt8[np.ndarray, "n h w c"],
+    images: UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"],
     which: Int[np.ndarray, " m"],
     resolutions: Int[np.ndarray, " m"],
     *,
@@ -113,7 +119,7 @@ def embed_work(
         part = slice(start, min(start + batch, len(which)))
         real = part.stop - start
         size = batch if pad else -(-real // mesh.size) * mesh.size
-        pixels = np.zeros((size, *images.shape[1:]), np.uint8)
+        pixels = np.zeros((size, *images.shape[1:]), images.dtype)
         pixels[:real] = images[which[part]]
         sizes = np.full(size, resolutions[start], np.int32)
         sizes[:real] = resolutions[part]

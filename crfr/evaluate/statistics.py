@@ -20,6 +20,29 @@ FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 FEWEST = 10  # false acceptances that a FAR has to stand for, or its TAR is noise
 
 
+def far_name(far: float) -> str:
+    """A FAR as it is called in results: 0.001 is "0.001"."""
+    return f"{far:g}"
+
+
+def too_few(far: float, negatives: int) -> bool:
+    """Whether a FAR stands for so few of the negative pairs that it cannot be measured."""
+    return far * negatives < FEWEST
+
+
+def far_threshold(
+    distance: Float64[np.ndarray, " p"], same: Bool[np.ndarray, " p"], far: float
+) -> float:
+    """The largest exact threshold (midpoints of distinct distances, one below all, one above) that
+    accepts at most a share `far` of the negative pairs; of pairs in rising order of distance.
+    """
+    wrongly = np.concatenate([[0], np.cumsum(~same)])  # [i]: of accepting the i smallest
+    # no threshold comes between equal distances
+    ends = np.concatenate([[0], np.flatnonzero(distance[1:] != distance[:-1]) + 1, [len(same)]])
+    point = int(np.searchsorted(wrongly[ends] / wrongly[-1], far, side="right")) - 1
+    return candidate(distance, int(ends[point]))
+
+
 def roc_figures(distance: ArrayLike, same: ArrayLike) -> dict:
     """TAR at FAR, EER and AUC of pairs; same identity iff d < t.
 
@@ -51,22 +74,22 @@ def roc_figures(distance: ArrayLike, same: ArrayLike) -> dict:
     rightly = np.concatenate([[0], np.cumsum(same)])[accepted]
     wrongly = accepted - rightly
     positives, negatives = int(rightly[-1]), int(wrongly[-1])
-    tar, far_threshold, declined = {}, {}, []
+    tar, thresholds, declined = {}, {}, []
     far = wrongly / negatives
     for target in FARS:
-        name = f"{target:g}"
-        if target * negatives < FEWEST:
-            tar[name] = far_threshold[name] = None
+        name = far_name(target)
+        if too_few(target, negatives):
+            tar[name] = thresholds[name] = None
             declined.append((name, f"{target * negatives:g}"))
             continue
         point = int(np.searchsorted(far, target, side="right")) - 1
         tar[name] = int(rightly[point]) / positives
-        far_threshold[name] = candidate(distance, int(accepted[point]))
+        thresholds[name] = candidate(distance, int(accepted[point]))
     doubled = np.diff(wrongly) * (rightly[1:] + rightly[:-1])  # trapezoids, in whole numbers
     return {
         "tar": tar,
         "tar_reason": reason(declined, negatives),
-        "far_threshold": far_threshold,
+        "far_threshold": thresholds,
         "eer": equal_error_rate(far, 1 - rightly / positives),
         "auc": int(doubled.sum()) / (2 * positives * negatives),
     }

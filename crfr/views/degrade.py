@@ -34,7 +34,7 @@ VARIANTS = {
 }
 
 
-def _cubic(x: np.ndarray) -> np.ndarray:
+def cubic(x: np.ndarray) -> np.ndarray:
     """Keys' cubic convolution kernel with a = -0.5 (paper ref. 25)."""
     x = np.abs(x)
     near = (1.5 * x - 2.5) * x * x + 1
@@ -63,7 +63,7 @@ def resize_matrix(size_in: int, size_out: int, kernel: str = "cubic") -> Float64
         weight = np.maximum(covered, 0.0)
     else:
         centre_in = np.arange(size_in)[None] + 0.5
-        weight = {"cubic": _cubic, "linear": _linear}[kernel](
+        weight = {"cubic": cubic, "linear": _linear}[kernel](
             (centre_out - centre_in) / max(scale, 1.0)
         )
     return weight / weight.sum(axis=1, keepdims=True)

@@ -1,0 +1,128 @@
+"""Photographs as people have them -> upright RGB, and what had to be done to them.
+
+Beyond the images of data sets (images.py): turned by EXIF, CMYK, 16 bits a channel, transparent,
+animated.  Nothing is guessed in silence: every conversion is a note.
+"""
+
+import io
+import os
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from crfr.data.images import PIXEL_LIMIT, UNDECODABLE, decode
+from crfr.errors import InputError
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
+ENDINGS = (b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".gif")
+BYTES_LIMIT = 2**28  # of a file: the largest photo in BMP takes 201 MB
+ORIENTATION = 0x0112  # EXIF 2.32, section 4.6.4 A
+
+
+class Photo(NamedTuple):
+    pixels: UInt8[np.ndarray, "h w 3"]  # RGB, upright
+    notes: tuple[str, ...]  # what was done to it beyond decoding
+
+
+def read_photo(path: str | os.PathLike) -> Photo:
+    """A file as `decode_photo`; InputError for one that cannot be read, or is over 256 MB."""
+    where = os.fsdecode(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(BYTES_LIMIT + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{where}: {reason}; name an image file that can be read") from error
+    if len(data) > BYTES_LIMIT:
+        raise InputError(f"{where}: more than {BYTES_LIMIT >> 20} MB; give a smaller image")
+    return decode_photo(data, where)
+
+
+def decode_photo(data: bytes, where: str) -> Photo:
+    """An encoded photo (JPEG, PNG, BMP, WebP, GIF), as a person would see it.
+
+    Turned as its EXIF says; greyscale is repeated over RGB; of 16 bits a channel the upper 8 are
+    kept; transparent parts are on black; of an animation the first frame; CMYK is converted without
+    its profile.  InputError for what is none of these formats, is damaged or cut short, or has more
+    than 2^26 pixels, which is known before it is decoded.
+    """
+    try:
+        if data[:2] == b"\xff\xd8":
+            height, width, colours = simplejpeg.decode_jpeg_header(data)[:3]
+            _check_size(where, int(width), int(height))
+            if colours not in ("CMYK", "YCCK"):
+                return _upright(decode(data, where), data)
+        return _by_pillow(data, where)
+    except InputError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"{where}: {error}; scale it down first") from error
+    except UNDECODABLE as error:
+        raise InputError(
+            f"{where}: {len(data):,} bytes that do not decode as a JPEG, PNG, BMP, WebP or GIF "
+            f"image ({' '.join(str(error).split())}); it is damaged or something else: convert it, "
+            "or copy it again"
+        ) from error
+
+
+def _check_size(where: str, width: int, height: int) -> None:
+    if width * height > PIXEL_LIMIT:
+        raise InputError(
+            f"{where}: {width:,} x {height:,} px, more than the {PIXEL_LIMIT:,} that are decoded; "
+            "scale it down first"
+        )
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:  # whose message is the stream's address
+        raise ValueError("none of these formats") from error
+
+
+def _by_pillow(data: bytes, where: str) -> Photo:
+    picture = _open(data)
+    _check_size(where, *picture.size)
+    notes = []
+    if getattr(picture, "is_animated", False):
+        notes.append("the first frame of an animation")
+    if picture.mode.startswith("I"):  # greyscale PNG of 16 bits; of RGB Pillow keeps the upper 8
+        notes.append("16 bits a channel, of which the upper 8 are kept")
+        grey = np.clip(np.asarray(picture, np.int32) >> 8, 0, 255).astype(np.uint8)
+        return _upright(np.repeat(grey[..., None], 3, axis=2), data, notes)
+    if picture.mode == "CMYK":
+        notes.append("CMYK, converted without its profile")
+    elif picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+        raise ValueError(f"mode {picture.mode}")
+    if picture.mode in ("LA", "RGBA") or "transparency" in picture.info:
+        seen = picture.convert("RGBA")
+        if np.asarray(seen)[..., 3].min() < 255:
+            notes.append("transparent parts on black")
+        black = Image.new("RGBA", seen.size, (0, 0, 0, 255))
+        picture = Image.alpha_composite(black, seen)
+    return _upright(np.array(picture.convert("RGB")), data, notes)
+
+
+def _upright(
+    pixels: UInt8[np.ndarray, "h w 3"], data: bytes, notes: list[str] | None = None
+) -> Photo:
+    """Turned and mirrored by the EXIF orientation 1..8."""
+    notes = notes or []
+    try:
+        orientation = _open(data).getexif().get(ORIENTATION, 1)
+    except UNDECODABLE:
+        return Photo(pixels, (*notes, "EXIF unreadable, not turned"))
+    if orientation not in range(2, 9):  # absent, upright, or no orientation at all
+        return Photo(pixels, tuple(notes))
+    if orientation >= 5:  # rows and columns change places
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return Photo(
+        np.ascontiguousarray(pixels), (*notes, f"turned by EXIF orientation {orientation}")
+    )

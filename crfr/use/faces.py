@@ -1,0 +1,147 @@
+"""Whatever people have of faces -> faces ready for a network: pixels, resolution, what was done.
+
+An input is an aligned crop or a photo: uint8 RGB [h w 3], or the path of a file.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from crfr.data.photos import read_photo
+from crfr.errors import InputError
+from crfr.use.align import align
+from crfr.use.detect import Detector, find_face
+from crfr.use.pixels import resize, size_of
+
+Image = np.ndarray | str | os.PathLike
+Images = Image | Sequence[Image]
+
+
+class Face(NamedTuple):
+    name: str
+    pixels: Float32[np.ndarray, "112 112 3"]  # RGB, 0..255
+    resolution: float  # px
+    found: int | None  # faces in the photo; None where nobody looked
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Embedded faces; `faces[2]`, `faces[:5]` are some of them.
+
+    embedding: unit vectors.  resolution: px, at most 112.  found: faces in each photo, -1 where
+    nobody looked.  names, notes: where each comes from, and what was done to it.
+    """
+
+    embedding: Float32[np.ndarray, "n d"]
+    resolution: Float32[np.ndarray, " n"]
+    found: np.ndarray
+    names: tuple[str, ...]
+    notes: tuple[tuple[str, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, which: int | slice) -> "Faces":
+        rows = slice(which, which + 1 or None) if isinstance(which, int) else which
+        if isinstance(which, int) and not -len(self) <= which < len(self):
+            raise IndexError(f"face {which} of {len(self)}")
+        return Faces(
+            self.embedding[rows],
+            self.resolution[rows],
+            self.found[rows],
+            self.names[rows],
+            self.notes[rows],
+        )
+
+
+def listed(images: Images) -> list[tuple[str, Image]]:
+    """The inputs one by one, each with a name: its path, or "image 0" and so on of arrays.
+
+    InputError for what is none.
+    """
+    if isinstance(images, str | os.PathLike):
+        return [(os.fsdecode(images), images)]
+    if isinstance(images, np.ndarray):
+        if images.ndim not in (3, 4):
+            raise InputError(
+                f"images of shape {list(images.shape)}: give uint8 RGB [h w 3] or [n h w 3]; a "
+                "greyscale image is repeated over RGB by np.repeat(image[..., None], 3, axis=2)"
+            )
+        images = list(images) if images.ndim == 4 else [images]
+    found = []
+    for number, image in enumerate(images):
+        if isinstance(image, str | os.PathLike):
+            found.append((os.fsdecode(image), image))
+        else:
+            found.append((f"image {number}", image))
+    return found
+
+
+def prepare(
+    name: str,
+    image: Image,
+    *,
+    detector: Detector | None = None,
+    points: Float[np.ndarray, "5 2"] | None = None,
+    resolution: float | None = None,
+) -> Face:
+    """One face of one input: aligned by `points`, or those that the detector finds, or as it is.
+
+    `resolution` (px) is for those who know better than the size (pixels.py).  InputError for an
+    image that cannot be read or is none, and for a photo without a face.
+    """
+    notes: tuple[str, ...] = ()
+    if isinstance(image, str | os.PathLike):
+        pixels, notes = read_photo(image)
+    else:
+        pixels = _checked(name, image)
+    found = None
+    if detector is not None:
+        points, found = find_face(detector, pixels, name)
+        if found > 1:
+            notes = (*notes, f"{found} faces, of which the largest is taken")
+    if points is not None:
+        face, size = align(pixels, points, name)
+    else:
+        face, size = resize(pixels), size_of(pixels)
+        height, width = pixels.shape[:2]
+        if height != width:
+            notes = (*notes, f"{width} x {height} px are not square, squeezed")
+    if resolution is not None:
+        size = float(resolution)
+        if not 1 <= size <= 112:
+            raise InputError(f"{name}: resolution {resolution} px is outside 1..112")
+    return Face(name, face, size, found, notes)
+
+
+def _checked(name: str, image: Any) -> np.ndarray:
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"{name}: is a {type(image).__name__}; give an array or a path")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise InputError(
+            f"{name}: an array of {image.dtype} {list(image.shape)}; give uint8 RGB [h w 3] in "
+            "0..255"
+        )
+    return image
+
+
+def join(parts: Sequence[Faces]) -> Faces:
+    """Several as one."""
+    return Faces(
+        np.concatenate([part.embedding for part in parts]),
+        np.concatenate([part.resolution for part in parts]),
+        np.concatenate([part.found for part in parts]),
+        tuple(name for part in parts for name in part.names),
+        tuple(notes for part in parts for notes in part.notes),
+    )
+
+
+def cosine_distance(a: Float32[np.ndarray, " d"], b: Float32[np.ndarray, " d"]) -> float:
+    """1 - cos of two unit vectors (paper eq. 2), summed in float64."""
+    cosine = float(a.astype(np.float64) @ b.astype(np.float64))
+    return min(max(1 - cosine, 0.0), 2.0)  # what rounding adds is no distance

@@ -1,0 +1,96 @@
+"""Embedding the images in a folder: what can be read is embedded, what cannot is listed."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from crfr.data.photos import ENDINGS
+from crfr.environment import cores
+from crfr.errors import InputError
+from crfr.use.detect import Detector
+from crfr.use.faces import Face, Faces, join, prepare
+from crfr.use.model import BATCH, Model
+
+
+class Embedded(NamedTuple):
+    """faces: those of the images that could be read.  unreadable: of the others, name -> why.
+    others: names of files that are not called like images.
+    """
+
+    faces: Faces
+    unreadable: dict[str, str]
+    others: list[str]
+
+
+def find_images(folder: Path) -> tuple[list[str], list[str]]:
+    """(image files, other files) in a folder and all below it, in the order of their names' bytes.
+
+    Links to files are followed, links to folders are not: they may lead in circles.  Hidden files
+    and folders are passed over.  InputError for a folder that is none or cannot be listed.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; name one that holds images")
+
+    def stop(error: OSError) -> None:
+        name = os.fsdecode(error.filename)
+        raise InputError(f"{name}: {error.strerror}; allow it to be listed") from error
+
+    images, others = [], []
+    for place, folders, files in os.walk(os.fsencode(folder), onerror=stop):
+        folders[:] = sorted(name for name in folders if not name.startswith(b"."))
+        for name in sorted(files):
+            if not name.startswith(b"."):
+                kind = images if name.lower().endswith(ENDINGS) else others
+                kind.append(os.fsdecode(os.path.join(place, name)))
+    if not images:
+        known = ", ".join(ending.decode() for ending in ENDINGS)
+        raise InputError(f"{folder}: holds no images ({known})")
+    return images, others
+
+
+def embed_folder(model: Model, folder: Path, detector: Detector | None = None) -> Embedded:
+    """Embed all images in a folder; InputError where none could be read, and as the model's."""
+    images, others = find_images(folder)
+    unreadable: dict[str, str] = {}
+    parts: list[Faces] = []
+
+    def work(path: str) -> Face | InputError:
+        try:
+            return prepare(path, path, detector=detector)
+        except InputError as error:
+            return error
+
+    with (
+        ThreadPoolExecutor(cores()) as threads,
+        tqdm(total=len(images), desc="embedding", unit=" images", disable=None) as progress,
+    ):
+        held: list[Face] = []
+        for path, found in zip(images, _ahead(threads, work, images), strict=True):
+            if isinstance(found, InputError):
+                # it begins with the name, which stands beside it already
+                unreadable[path] = str(found).removeprefix(f"{path}: ")
+            else:
+                held.append(found)
+            progress.update()
+            if len(held) == BATCH or (held and path is images[-1]):
+                parts.append(model.embed_faces(held))
+                held = []
+    if not parts:
+        first, why = next(iter(unreadable.items()))
+        raise InputError(f"{folder}: none of its {len(images)} images can be used; {first}: {why}")
+    return Embedded(join(parts), unreadable, others)
+
+
+def _ahead(threads: ThreadPoolExecutor, work, items: list[str]) -> Iterator[Face | InputError]:
+    """`work` of each item, a batch ahead and not more: decoded faces of a large folder would fill
+    the memory.
+    """
+    pending = [threads.submit(work, item) for item in items[:BATCH]]
+    for position in range(len(items)):
+        yield pending[position % BATCH].result()
+        if position + BATCH < len(items):
+            pending[position % BATCH] = threads.submit(work, items[position + BATCH])
