@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from crfr.model.norm import BatchNorm
+from crfr.model.norm import Norm
 
 
 class PReLU(nn.Module):
@@ -27,17 +27,21 @@ class PReLU(nn.Module):
 
 
 class IRBlock(nn.Module):
-    """BN - 3x3 - BN - PReLU - 3x3 (strides) - BN, plus the input or its strided 1x1 and BN."""
+    """BN - 3x3 - BN - PReLU - 3x3 (strides) - BN, plus the input or its strided 1x1 and BN.
+
+    `first` makes the BatchNorm in front of the block, `norm` those behind convolutions.
+    """
 
     channels: int
     stride: int
     conv: Callable[..., nn.Conv]
-    norm: Callable[..., BatchNorm]
+    first: Callable[..., Norm]
+    norm: Callable[..., Norm]
     prelu: Callable[..., PReLU]
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n i j e"]:
-        y = self.norm(name="norm0")(x, train)
+        y = self.first(name="norm0")(x, train)
         y = self.conv(self.channels, 3, 1, name="conv0")(y)
         y = self.prelu(name="prelu")(self.norm(name="norm1")(y, train))
         y = self.conv(self.channels, 3, self.stride, name="conv1")(y)

@@ -1,5 +1,7 @@
 """BatchNorm whose statistics are those of a group of images, which may span devices."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,8 @@ from jaxtyping import Array, Float
 AXIS = (
     "devices"  # the one axis of the mesh: examples through the backbone, classes through the head
 )
+
+Norm = Callable[[Array, bool], Array]  # (features, train) -> features
 
 
 def group_mean(statistic: Float[Array, " c"], span: int) -> Float[Array, " c"]:
@@ -64,3 +68,19 @@ class BatchNorm(nn.Module):
         # the digits that matter where the mean is large against the deviation
         factor = scale * jax.lax.rsqrt(batch_var + self.epsilon)
         return ((wide - batch_mean) * factor + bias).astype(self.dtype)
+
+
+class Affine(nn.Module):
+    """`scale * x + bias`, one of each a channel: a BatchNorm in inference whose statistics are
+    folded into it, where they cannot be folded into a neighbour (fold.py).
+    """
+
+    dtype: jnp.dtype
+    param_dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
+        del train
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], self.param_dtype)
+        return x * scale.astype(self.dtype) + bias.astype(self.dtype)

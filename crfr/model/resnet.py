@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from crfr.errors import InputError, unknown
 from crfr.model.iresnet import IRBlock, PReLU
-from crfr.model.norm import BatchNorm
+from crfr.model.norm import Affine, BatchNorm, Norm
 
 # name -> blocks a stage, channels of the first stage, kind of the blocks
 ARCHITECTURES = {
@@ -40,7 +40,7 @@ class Block(nn.Module):
     bottleneck: bool
     stride_first: bool
     conv: Callable[..., nn.Conv]
-    norm: Callable[..., BatchNorm]
+    norm: Callable[..., Norm]
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n i j e"]:
@@ -67,6 +67,12 @@ def drop(x: Float[Array, "n h w c"], keys: Array, rate: float) -> Float[Array, "
     return jnp.where(kept, x / (1 - rate), 0)
 
 
+def _gone(name: str) -> Norm:
+    """In the place of a BatchNorm that is folded into its neighbour."""
+    del name
+    return lambda x, train: x
+
+
 class ResNet(nn.Module):
     """Images [n h w 3], float RGB in 0..255 -> embeddings [n d], not yet of unit norm.
 
@@ -74,7 +80,8 @@ class ResNet(nn.Module):
     block: "bottleneck", "basic" or "iresnet".
     head: "E" is BN - dropout - flatten - dense - BN; "plain" is the paper's flatten - dropout -
     dense. input_mean, input_std: a pixel enters as (x - mean) / std; they belong to the weight
-    family.
+    family.  folded: for inference, with the weights of fold.py: convolutions and the dense layer
+    have biases, and the BatchNorms around them are gone.
     """
 
     stages: tuple[int, ...]
@@ -91,6 +98,7 @@ class ResNet(nn.Module):
     bn_span: int
     dtype: jnp.dtype
     param_dtype: jnp.dtype
+    folded: bool = False
 
     @nn.compact
     def __call__(
@@ -99,7 +107,7 @@ class ResNet(nn.Module):
         train: bool = False,
         dropout_keys: Array | None = None,
     ) -> Float[Array, "n d"]:
-        norm = functools.partial(
+        first = norm = functools.partial(
             BatchNorm,
             self.bn_epsilon,
             self.bn_momentum,
@@ -107,6 +115,10 @@ class ResNet(nn.Module):
             self.param_dtype,
             self.bn_span,
         )
+        if self.folded:
+            if train:
+                raise ValueError("a folded network has no statistics to train with")
+            first, norm = functools.partial(Affine, self.dtype, self.param_dtype), _gone
 
         def conv(channels: int, size: int, stride: int, name: str) -> nn.Conv:
             return nn.Conv(
@@ -114,7 +126,7 @@ class ResNet(nn.Module):
                 (size, size),
                 (stride, stride),
                 padding=[(size // 2, size // 2)] * 2,
-                use_bias=False,
+                use_bias=self.folded,
                 dtype=self.dtype,
                 param_dtype=self.param_dtype,
                 kernel_init=nn.initializers.he_normal(),
@@ -135,7 +147,7 @@ class ResNet(nn.Module):
                 channels, name = self.width * 2**stage, f"stage{stage}_block{i}"
                 stride = 2 if i == 0 and (stage > 0 or improved) else 1
                 if improved:
-                    block = IRBlock(channels, stride, conv, norm, prelu, name=name)
+                    block = IRBlock(channels, stride, conv, first, norm, prelu, name=name)
                 else:
                     wide = self.block == "bottleneck"
                     block = Block(channels, stride, wide, self.stride_first, conv, norm, name=name)
@@ -147,7 +159,8 @@ class ResNet(nn.Module):
         x = x.reshape(x.shape[0], -1)
         x = nn.Dense(
             self.embedding,
-            use_bias=self.head == "plain",  # option E's last BatchNorm has a bias of its own
+            # option E's last BatchNorm has a bias of its own
+            use_bias=self.head == "plain" or self.folded,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             name="dense",
