@@ -45,13 +45,21 @@ def make_rate(config: Config, images: int) -> tuple[optax.Schedule, int]:
 
 
 def compile_training(
-    config: Config, classes: int, rate: optax.Schedule, mesh: Mesh
+    config: Config,
+    classes: int,
+    rate: optax.Schedule,
+    mesh: Mesh,
+    tx: Any = None,
 ) -> tuple[Callable[[], State], State, Update, tuple[Array, Array]]:
-    """(makes the first state, its shapes, compiled update, the update's constants) of a config."""
+    """(makes the first state, its shapes, compiled update, the update's constants) of a config.
+
+    `tx`: an optax transformation instead of the config's optimizer.
+    """
     method = parse_method(config.method)
     augmentation = Augmentation(**config.augment)
     span = group_span(config.batch, config.model.bn_group, mesh.size)
-    network, tx = build(config, span, rate)
+    network, configured = build(config, span, rate)
+    tx = configured if tx is None else tx
     weight = config.distance_weight
     first_key, run_key = jax.random.split(jax.random.key(config.seed))
     init = partial(init_state, network, classes, tx, first_key)

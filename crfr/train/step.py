@@ -94,9 +94,10 @@ def update(
             matrices,
             dropout_keys,
         )
-        cross_entropies, accuracy = class_scores(
-            embeddings, params["classes"], label, classes, margin, mesh
-        )
+        with jax.named_scope("head"):
+            cross_entropies, accuracy = class_scores(
+                embeddings, params["classes"], label, classes, margin, mesh
+            )
         distances = losses.distance_terms(embeddings)
         loss = losses.total(cross_entropies, distances, distance_weight)
         scalars = {
@@ -108,8 +109,9 @@ def update(
         return loss, (batch_stats, scalars)
 
     grads, (batch_stats, scalars) = jax.grad(loss_of, has_aux=True)(state.params)
-    changes, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, changes)
+    with jax.named_scope("optimizer"):
+        changes, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, changes)
     scalars["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
     return State(state.step + 1, params, batch_stats, opt_state), scalars
 
