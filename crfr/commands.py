@@ -57,14 +57,17 @@ def make_rate(config: Config, images: int) -> tuple[optax.Schedule, int]:
 
 
 def plan_training(
-    config: Config, classes: int, rate: optax.Schedule, mesh: Mesh
+    config: Config, classes: int, rate: optax.Schedule, mesh: Mesh, tx: Any = None
 ) -> tuple[Callable[[], State], State, dict[str, Any], Array]:
     """(makes the first state, its shapes, the keywords of the update, the run's key) of a config;
     the mesh may be of devices that are not there.
+
+    `tx`: an optax transformation instead of the config's optimizer.
     """
     method = parse_method(config.method)
     span = group_span(config.batch, config.model.bn_group, mesh.size)
-    network, tx = build(config, span, rate)
+    network, configured = build(config, span, rate)
+    tx = configured if tx is None else tx
     weight = config.distance_weight
     first_key, run_key = jax.random.split(jax.random.key(config.seed))
     init = partial(init_state, network, classes, tx, first_key, mesh.size)
@@ -89,10 +92,12 @@ def plan_training(
 
 
 def compile_training(
-    config: Config, classes: int, rate: optax.Schedule, mesh: Mesh
+    config: Config, classes: int, rate: optax.Schedule, mesh: Mesh, tx: Any = None
 ) -> tuple[Callable[[], State], State, Update, tuple[Array, Array]]:
-    """(makes the first state, its shapes, compiled update, the update's constants) of a config."""
-    init, shapes, settings, key = plan_training(config, classes, rate, mesh)
+    """(makes the first state, its shapes, compiled update, the update's constants) of a config;
+    `tx` as in `plan_training`.
+    """
+    init, shapes, settings, key = plan_training(config, classes, rate, mesh, tx)
     update, constants = compile_update(shapes, key=key, **settings)
     place = sharding.state_sharding(shapes, mesh)
     return jax.jit(init, out_shardings=place), shapes, update, constants

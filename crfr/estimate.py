@@ -11,7 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from crfr.bench.input import measure
-from crfr.bench.step import prepare_step, timed
+from crfr.bench.step import prepare_step
+from crfr.bench.timing import timed
 from crfr.data.batches import train_batches
 from crfr.data.benchmarks import Benchmark
 from crfr.data.records import Source

@@ -135,10 +135,12 @@ def bench_input(
         verdict = "the device is the bottleneck" if rate >= need else "the input is the bottleneck"
         print(f"{spec}: {rate:,} images/s against the {need:,.0f} the device needs: {verdict}")
     figures = {
+        "bench": "input",
         "rows": rows,
         "batch": batch,
         "need": need,
         "cores": environment.cores(),
+        "time": environment.now(),
         **environment.made_with(),
     }
     if out is not None:

@@ -1,4 +1,4 @@
-"""`crfr bench step`, `memory`, `input`, `sweep` and `kills`: their flags."""
+"""The flags of `crfr bench step`, `embed`, `memory`, `input`, `sweep` and `kills`."""
 
 from pathlib import Path
 
@@ -8,20 +8,75 @@ from crfr.arguments import Flags, folder, integers, need, parse, parse_config, r
 from crfr.errors import InputError, unknown
 
 
+def _repeated(values: Flags) -> None:
+    flags.DEFINE_integer("repeats", 10, "Of each timing.", lower_bound=2, flag_values=values)
+    text = "In a row, for each repeat; 0: so many as last a third of a second."
+    flags.DEFINE_integer("steps", 0, text, lower_bound=0, flag_values=values)
+
+
 def bench_step(arguments: list[str]) -> None:
     """Time the training step of a config."""
 
     def define(values: Flags) -> None:
         flags.DEFINE_integer("classes", 85742, "Identities.", lower_bound=2, flag_values=values)
-        flags.DEFINE_integer("repeats", 10, "Timed steps.", lower_bound=2, flag_values=values)
+        text = "The first so many; all without it."
+        flags.DEFINE_integer("devices", None, text, lower_bound=1, flag_values=values)
+        _repeated(values)
+        text = "Also time programs that leave parts out: what each part costs."
+        flags.DEFINE_boolean("parts", True, text, flag_values=values)
+        text = "TFLOP/s of a device, for the share of them (MFU); known ones need none."
+        flags.DEFINE_float("peak", None, text, lower_bound=0.0, flag_values=values)
+        text = "Measure a large product and a large copy too."
+        flags.DEFINE_boolean("ceilings", False, text, flag_values=values)
+        string(values, "profile", "", "Folder for a profile of five steps.")
         string(values, "out", "", "Also write the figures to this JSON file.")
 
     values = parse_config("bench step", arguments, define)
     need("bench step", values, "config")
     from crfr.bench.step import bench_step
 
-    out = Path(values.out) if values.out else None
-    bench_step(values.config, values.classes, values.repeats, out)
+    bench_step(
+        values.config,
+        values.classes,
+        devices=values.devices,
+        repeats=values.repeats,
+        steps=values.steps,
+        parts=values.parts,
+        peak=values.peak,
+        ceilings=values.ceilings,
+        profile_to=Path(values.profile) if values.profile else None,
+        out=Path(values.out) if values.out else None,
+    )
+
+
+def bench_embed(arguments: list[str]) -> None:
+    """Time the embedding of images at any resolution."""
+
+    def define(values: Flags) -> None:
+        string(values, "model", "", "WORKDIR[@STEP]; or else --config, with random weights.")
+        flags.DEFINE_list("batches", ["256"], "Images a batch.", flag_values=values)
+        flags.DEFINE_list("precisions", ["float32"], "Of float32, bfloat16.", flag_values=values)
+        _repeated(values)
+        string(values, "out", "", "Also write the figures to this JSON file.")
+
+    values = parse_config("bench embed", arguments, define)
+    if (values.config is None) == (not values.model):
+        raise InputError("bench embed: give --config or --model, one of them")
+    batches = integers("batches", values.batches)
+    need("bench embed", values, "batches", "precisions")
+    if 0 in batches:
+        raise InputError("bench embed: --batches are 1 or more")
+    from crfr.bench.embed import bench_embed
+
+    bench_embed(
+        values.config,
+        model=values.model,
+        batches=batches,
+        precisions=values.precisions,
+        repeats=values.repeats,
+        steps=values.steps,
+        out=Path(values.out) if values.out else None,
+    )
 
 
 def bench_memory(arguments: list[str]) -> None:
@@ -141,6 +196,7 @@ def bench_kills(arguments: list[str]) -> None:
 
 BENCHES = {
     "step": bench_step,
+    "embed": bench_embed,
     "memory": bench_memory,
     "input": bench_input,
     "sweep": bench_sweep,
@@ -149,7 +205,7 @@ BENCHES = {
 
 
 def bench(arguments: list[str]) -> None:
-    """Measure speed, memory, and what kills do: crfr bench step, memory, input, sweep, kills."""
+    """Measure speed, memory, and what kills do: step, embed, memory, input, sweep, kills."""
     if arguments[:1] in (["--help"], ["-h"]):
         print("\n".join(f"crfr bench {name}: {f.__doc__}" for name, f in BENCHES.items()))
         return

@@ -1,7 +1,5 @@
 """`crfr bench step`: speed of a config's training step, on random images already on the device."""
 
-import json
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,23 +10,19 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from crfr import environment
+from crfr.bench import device
+from crfr.bench.parts import part_times, shares
+from crfr.bench.program import by_part, kernels
+from crfr.bench.timing import dispatched, in_a_row, milliseconds, publish, timed
+from crfr.bench.trace import profile
 from crfr.commands import compile_training
+from crfr.errors import InputError
 from crfr.recipe import Config, check_config
 from crfr.train import sharding
-from crfr.views.augment import Augmentation, draw, make_views
 from crfr.views.degrade import SIDE
-from crfr.views.methods import draw_resolutions, parse_method
+from crfr.views.methods import parse_method
 
-
-def timed(call: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    """(median, max - min) in seconds of `repeats` calls that return device arrays."""
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        jax.block_until_ready(call())
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds), max(seconds) - min(seconds)
+TRACED = 5  # steps of a profile
 
 
 class Step(NamedTuple):
@@ -69,44 +63,98 @@ def prepare_step(config: Config, classes: int, mesh: Mesh) -> Step:
     return Step(call, compiled, compile_seconds, state_bytes, images, constants)
 
 
-def bench_step(config: Config, classes: int, repeats: int, out: Path | None) -> dict[str, Any]:
-    """Time the compiled update of a config, and its views (degradation and augmentation) alone.
+def count_flops(config: Config, classes: int) -> float:
+    """FLOPs of a step as it is written, by the compiler's count: those of all devices together,
+    before the compiler leaves out or repeats any.
+    """
+    _, shapes, update, constants = compile_training(
+        config, classes, lambda _: 0.0, sharding.make_mesh(1)
+    )
+    images = jax.ShapeDtypeStruct((config.batch, SIDE, SIDE, 3), np.uint8)
+    label = jax.ShapeDtypeStruct((config.batch,), np.int32)
+    return update.lower(shapes, images, label, *constants).cost_analysis()["flops"]
 
-    Prints a table; writes JSON where asked.
+
+def count_program(step: Step) -> dict[str, Any]:
+    """What the compiler says of the compiled update, of one device's share."""
+    memory = step.compiled.memory_analysis()
+    cost = step.compiled.cost_analysis() or {}
+    program = kernels(step.compiled.as_text())
+    figures: dict[str, Any] = {
+        "compile_seconds": round(step.compile_seconds, 2),
+        "state_mib": round(step.state_bytes / 2**20, 1),
+        "temporary_mib": round(memory.temp_size_in_bytes / 2**20, 1) if memory else None,
+        "gflop_per_device": round(cost["flops"] / 1e9, 3) if "flops" in cost else None,
+        "gb_accessed": round(cost.get("bytes accessed", 0) / 1e9, 3) or None,
+        "kernels": len(program),
+        "kernels_gb": round(sum(k.bytes for k in program) / 1e9, 3),
+    }
+    return figures | {"parts_gb": {p: v["gb"] for p, v in by_part(program).items()}}
+
+
+def bench_step(
+    config: Config,
+    classes: int,
+    *,
+    devices: int | None,
+    repeats: int,
+    steps: int,
+    parts: bool,
+    peak: float | None,
+    ceilings: bool,
+    profile_to: Path | None,
+    out: Path | None,
+) -> dict[str, Any]:
+    """Time the compiled update of a config, in a row as the loop trains and alone; print a table.
+
+    `devices`: the first so many, None all.  `steps` in a row make a repeat, 0: as many as last a
+    third of a second.  `parts`: also time programs that leave parts out.  `peak`: TFLOP/s of one
+    device, instead of the data sheet's; `ceilings`: measure what it reaches.
     """
     check_config(config)
-    mesh = sharding.make_mesh()
+    if devices is not None and devices > jax.device_count():
+        raise InputError(f"--devices={devices}: there are {jax.device_count()}")
+    mesh = sharding.make_mesh(devices)
+    method, kind = parse_method(config.method), jax.devices()[0].device_kind
     step = prepare_step(config, classes, mesh)
-    median, spread = timed(step.call, repeats)
-
-    method, augmentation = parse_method(config.method), Augmentation(**config.augment)
-
-    @jax.jit
-    def views(images: Any, key: Any, matrices: Any) -> Any:
-        which = draw_resolutions(method, key, config.batch)
-        return make_views(images, which, draw(augmentation, key, config.batch), matrices)
-
-    jax.block_until_ready(views(step.images, *step.constants))
-    views_median, views_spread = timed(lambda: views(step.images, *step.constants), repeats)
-    memory = step.compiled.memory_analysis()
-    figures = {
-        "config": {"method": config.method, "model": config.model.name, "batch": config.batch},
+    row, alone = in_a_row(step.call, steps, repeats), timed(step.call, repeats)
+    flops, seconds = count_flops(config, classes), row[0]
+    peak = peak or device.peak_tflops(kind, config.model.dtype)
+    used = device.peak_bytes()
+    figures: dict[str, Any] = {
+        "config": {
+            "method": config.method,
+            "model": config.model.name,
+            "dtype": config.model.dtype,
+            "batch": config.batch,
+        },
         "classes": classes,
+        "devices": {"count": mesh.size, "kind": kind},
         "repeats": repeats,
-        "images_per_second": round(config.batch / median, 2),
-        "step_ms": round(1e3 * median, 3),
-        "step_ms_spread": round(1e3 * spread, 3),
-        "views_ms": round(1e3 * views_median, 3),
-        "views_ms_spread": round(1e3 * views_spread, 3),
-        "views_share": round(views_median / median, 5),
-        "compile_seconds": round(step.compile_seconds, 2),
-        "gflop_per_device": round(step.compiled.cost_analysis()["flops"] / 1e9, 3),
-        "temporary_mib": round(memory.temp_size_in_bytes / 2**20, 1) if memory else None,
-        "devices": {"count": mesh.size, "kind": jax.devices()[0].device_kind},
-        **environment.made_with(),
+        "images_per_second": round(config.batch / seconds, 2),
+        "views_per_second": round(config.batch * len(method.views) / seconds, 2),
+        **milliseconds("step", row),
+        **milliseconds("alone", alone),
+        "dispatch_ms": round(1e3 * dispatched(step.call, repeats), 4),
+        "gflop": round(flops / 1e9, 3),
+        "gflop_per_image": round(flops / 1e9 / config.batch, 4),
+        "tflops": round(flops / seconds / 1e12, 4),
+        "peak_tflops": peak,
+        "mfu": device.utilisation(flops, seconds, mesh.size, peak),
+        "peak_mib": round(used / 2**20, 1) if used else None,
+        **count_program(step),
+        "loss": round(float(step.call()["loss"]), 4),
     }
-    for name, value in figures.items():
-        print(f"{name:<18} {value}")
-    if out is not None:
-        environment.write_json(out, figures)
-    return json.loads(json.dumps(figures))
+    if profile_to is not None:
+        found = kernels(step.compiled.as_text())
+        figures |= profile(step.call, TRACED, found, profile_to)
+    images, matrices = step.images, step.constants[1]
+    del step  # its state, and room for the next ones
+    if parts:
+        times = part_times(config, classes, mesh, images, matrices, steps, repeats)
+        for name, time_ in times.items():
+            figures |= milliseconds(name, time_)
+        figures["shares"] = shares(seconds, times)
+    if ceilings:
+        figures |= device.ceilings(config.model.dtype, repeats)
+    return publish("step", figures, out)

@@ -192,12 +192,15 @@ def bench_sweep(
     """Time both; prints as it goes, writes JSON where asked."""
     check_resolutions(np.array([*resolutions, *swept]))
     resolutions = sorted({*resolutions, FULL}, reverse=True)
-    figures = {"images": images, "pairs": pairs, "embedding": width, "resolutions": resolutions}
+    figures: dict[str, Any] = {"bench": "sweep", "images": images, "pairs": pairs}
+    figures |= {"embedding": width, "resolutions": resolutions}
     figures |= after_embedding(images, pairs, width, resolutions, matrix, repeats)
     if benchmark:
         figures |= end_to_end(benchmark, "tiny", 8, swept, 256)
     figures |= {
         "devices": {"count": jax.device_count(), "kind": jax.devices()[0].device_kind},
+        "cores": environment.cores(),
+        "time": environment.now(),
         **environment.made_with(),
     }
     if out is not None:

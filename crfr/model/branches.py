@@ -86,7 +86,8 @@ def embed_branches(
     def share(params, batch_stats, images, which, draws, matrices, keys):
         branches, local = which.shape
         size = min(group or local, local)
-        views = make_views(images, which, draws, matrices)
+        with jax.named_scope("views"):
+            views = make_views(images, which, draws, matrices)
         views = views.reshape(branches, local // size, size, *views.shape[2:])
         keys = keys.reshape(branches, local // size, size)
         embeddings, stats = over_groups(params, batch_stats, views, keys)

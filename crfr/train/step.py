@@ -91,15 +91,16 @@ def update(
             matrices,
             dropout_keys,
         )
-        cross_entropies, accuracy = class_scores(
-            embeddings,
-            params["classes"],
-            taking_part.label,
-            taking_part.real,
-            margin,
-            mesh,
-            chunk,
-        )
+        with jax.named_scope("head"):
+            cross_entropies, accuracy = class_scores(
+                embeddings,
+                params["classes"],
+                taking_part.label,
+                taking_part.real,
+                margin,
+                mesh,
+                chunk,
+            )
         distances = losses.distance_terms(embeddings)
         loss = losses.total(cross_entropies, distances, distance_weight)
         scalars = {
@@ -111,8 +112,9 @@ def update(
         return loss, (batch_stats, scalars)
 
     grads, (batch_stats, scalars) = jax.grad(loss_of, has_aux=True)(old_params)
-    changes, opt_state = tx.update(grads, old_opt_state, old_params)
-    params = optax.apply_updates(old_params, changes)
+    with jax.named_scope("optimizer"):
+        changes, opt_state = tx.update(grads, old_opt_state, old_params)
+        params = optax.apply_updates(old_params, changes)
     scalars["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
     if on_nan == "skip":
         finite = all_finite((scalars["loss"], grads, batch_stats))

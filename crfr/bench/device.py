@@ -1,0 +1,60 @@
+"""What a device could do: its peaks by the makers' data sheets, and measured ceilings."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from crfr.bench.timing import in_a_row
+
+# device_kind -> dense TFLOP/s of bfloat16 with float32 sums, of true float32 (None: it has none),
+# memory TB/s; from the makers' data sheets
+PEAKS: dict[str, tuple[float, float | None, float]] = {
+    "NVIDIA H200": (989.0, 67.0, 4.8),
+    "NVIDIA H100 80GB HBM3": (989.0, 67.0, 3.35),
+    "NVIDIA A100-SXM4-80GB": (312.0, 19.5, 2.039),
+    "NVIDIA A100-SXM4-40GB": (312.0, 19.5, 1.555),
+    "NVIDIA L4": (121.0, 30.3, 0.3),
+    "NVIDIA GeForce RTX 4090": (165.2, 82.6, 1.008),
+    "TPU v4": (275.0, None, 1.2),
+    "TPU v5 lite": (197.0, None, 0.82),
+    "TPU v5": (459.0, None, 2.765),
+    "TPU v6 lite": (918.0, None, 1.64),
+}
+
+
+def peak_tflops(kind: str, dtype: str) -> float | None:
+    """Dense TFLOP/s of one device by its data sheet, for products of a type; None: not known."""
+    bfloat16, float32, _ = PEAKS.get(kind, (None, None, 0.0))
+    return {"bfloat16": bfloat16, "float32": float32}.get(dtype)
+
+
+def peak_bytes() -> int | None:
+    """The most device memory in use at once since the process began; None where no device says."""
+    stats = jax.devices()[0].memory_stats()
+    return stats.get("peak_bytes_in_use") if stats else None
+
+
+def utilisation(flops: float, seconds: float, devices: int, peak: float | None) -> float | None:
+    """The share (MFU) of the devices' peak TFLOP/s that `flops` in `seconds` are."""
+    return round(flops / seconds / (devices * peak * 1e12), 5) if peak else None
+
+
+def ceilings(dtype: str, repeats: int) -> dict[str, Any]:
+    """What one device reaches here: a large product of random matrices, a large copy.
+
+    8192 square and 1 GiB, on a CPU 1024 and 64 MiB.  Of the copy the bytes read and written count.
+    """
+    small = jax.devices()[0].platform == "cpu"
+    side, count = (1024, 2**24) if small else (8192, 2**28)
+    a, b = jax.random.normal(jax.random.key(0), (2, side, side), jnp.dtype(dtype))
+    product = jax.jit(lambda a, b: jnp.matmul(a, b, precision="highest"))
+    values = jax.random.normal(jax.random.key(1), (count,), jnp.float32)
+    copy = jax.jit(lambda x: -x)  # a plain copy could be left out
+    jax.block_until_ready((product(a, b), copy(values)))
+    multiplied, _ = in_a_row(lambda: product(a, b), 0, repeats)
+    copied, _ = in_a_row(lambda: copy(values), 0, repeats)
+    return {
+        f"ceiling_{dtype}_tflops": round(2 * side**3 / multiplied / 1e12, 3),
+        "ceiling_copy_gb_per_second": round(2 * values.nbytes / copied / 1e9, 1),
+    }

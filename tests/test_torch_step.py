@@ -1,0 +1,127 @@
+"""benchmarks/torch_resnet.py: what crfr is timed against does what crfr does, step for step."""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crfr.model import resnet
+from crfr.train import sharding
+from crfr.train.state import init_state, make_optimizer
+from crfr.train.step import compile_update
+from crfr.views.augment import Augmentation, draw, view_bank
+from crfr.views.methods import draw_resolutions, parse_method
+
+torch = pytest.importorskip("torch", reason="the network is compared with one in torch")
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import torch_resnet  # noqa: E402
+
+BATCH, CLASSES, STEPS, WIDTH = 8, 20, 3, 16
+RATE = 0.001
+DECAY = 2.0  # so much that a step without it would be another one
+
+
+def load(network, variables):
+    """crfr's parameters into torch's, by the names they share."""
+    names = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+    with torch.no_grad():
+        own = dict(network.named_parameters())
+        for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
+            *parts, kind = (part.key for part in path)
+            value = torch.tensor(np.asarray(leaf))
+            value = {4: lambda v: v.permute(3, 2, 0, 1), 2: lambda v: v.T}.get(
+                value.ndim, lambda v: v
+            )(value)
+            own.pop(".".join([*parts, names[kind]])).copy_(value)
+        assert not own
+
+
+def test_three_steps_have_the_losses_of_crfr():
+    """Views, network, margin, loss, SGD with its decay and momentum: the losses of three steps."""
+    rates = {"trunk": 1.0, "head": 1.0, "classes": 1.0}
+    network = resnet.build("tiny", embedding=WIDTH, dropout=0.0)
+    tx = make_optimizer(
+        "sgd",
+        lambda _: RATE,
+        momentum=0.9,
+        weight_decay=DECAY,
+        decay_norm_and_bias=False,
+        rates=rates,
+    )
+    mesh, method, augmentation = sharding.make_mesh(1), parse_method("st-m1"), Augmentation()
+    key = jax.random.key(5)
+    state = init_state(network, CLASSES, tx, jax.random.key(0))
+    update, constants = compile_update(
+        jax.eval_shape(lambda: state),
+        mesh=mesh,
+        method=method,
+        augmentation=augmentation,
+        key=key,
+        network=network,
+        rate=lambda _: RATE,
+        tx=tx,
+        margin={"name": "arcface", "scale": 16.0, "margin": 0.3, "gradient": "true"},
+        distance_weight=method.distance_weight,
+        classes=CLASSES,
+        bn_group=0,
+        bn_frozen=False,
+        rates=rates,
+    )
+    training = torch_resnet.Training(
+        name="tiny",
+        method=method.name,
+        classes=CLASSES,
+        embedding=WIDTH,
+        dropout=0.0,
+        scale=16.0,
+        margin=0.3,
+        form="eager",
+        dtype=torch.float32,
+        head=torch.float32,
+        matrices=view_bank(method.resolutions, augmentation.crop),
+        resolutions=method.resolutions,
+        rate=RATE,
+        decay=DECAY,
+        device="cpu",
+    )
+    load(training.network, state.params["backbone"])
+    before = np.asarray(state.params["classes"][:CLASSES])
+    with torch.no_grad():
+        training.centres.copy_(torch.tensor(before))
+    state = jax.device_put(state, sharding.replicated(mesh))
+    for step in range(STEPS):
+        rng = np.random.default_rng(step)
+        coarse = rng.uniform(0, 255, (BATCH, 8, 8, 3))
+        images = coarse.repeat(14, 1).repeat(14, 2).astype(np.uint8)
+        label = rng.integers(0, CLASSES, BATCH).astype(np.int32)
+        # what update draws, by its own keys
+        drawn, view_key, _ = jax.random.split(jax.random.fold_in(key, step + 1), 3)
+        which = draw_resolutions(method, drawn, BATCH)
+        draws = (which, *draw(augmentation, view_key, BATCH))
+        state, scalars = update(state, jnp.asarray(images), jnp.asarray(label), *constants)
+        theirs = training.step(
+            torch.tensor(images),
+            torch.tensor(label).long(),
+            tuple(torch.tensor(np.asarray(d)) for d in draws),
+        )
+        # float32, summed in another order; a step feeds what it rounds to the next one
+        np.testing.assert_allclose(float(theirs), float(scalars["loss"]), rtol=1e-5 * 10**step)
+    # how far the class matrix has moved: the gradient, decay and momentum of three steps
+    moved = np.asarray(state.params["classes"][:CLASSES]) - before
+    np.testing.assert_allclose(
+        training.centres.detach().numpy() - before, moved, atol=0.01 * np.abs(moved).max()
+    )
+
+
+def test_flops_are_those_of_the_shapes():
+    """What is counted for the comparison, by PyTorch's counter and by the shapes."""
+    training = torch_resnet.Training(
+        name="tiny", method="st-m1", classes=CLASSES, form="eager", dtype=torch.float32,
+        head=torch.float32, matrices=view_bank((7, 14, 28, 56, 112), 128),
+        resolutions=(7, 14, 28, 56, 112), device="cpu",
+    )  # fmt: skip
+    counted = torch_resnet.count_flops(training, *torch_resnet.random_batch(4, CLASSES, "cpu"))
+    assert counted == torch_resnet.analytic_flops(training, 4)
