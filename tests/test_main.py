@@ -78,6 +78,7 @@ def documented_commands():
 def test_documented_commands_parse(line, monkeypatch):
     """By the real parser, up to the function that would do the work."""
     import crfr.bench.input
+    import crfr.bench.memory
     import crfr.bench.step
     import crfr.bench.sweep
     import crfr.measure
@@ -96,6 +97,7 @@ def test_documented_commands_parse(line, monkeypatch):
         (crfr.quickstart, "quickstart"),
         (crfr.reproduce, "reproduce"),
         (crfr.bench.step, "bench_step"),
+        (crfr.bench.memory, "bench_memory"),
         (crfr.bench.input, "bench_input"),
         (crfr.bench.sweep, "bench_sweep"),
         (crfr.prepare, "convert"),
@@ -103,6 +105,7 @@ def test_documented_commands_parse(line, monkeypatch):
         (crfr.prepare, "holdout"),
     ]:
         monkeypatch.setattr(module, name, lambda *a, name=name, **k: called.append(name))
+    monkeypatch.setattr(crfr.bench.memory, "on_virtual_devices", lambda *_: False)
     main.run(shlex.split(line, comments=True)[1:])
     assert len(called) == 1
 

@@ -149,22 +149,26 @@ def _chunked(
     in_specs = (by_example, by_class, P(), by_class)
 
     @jax.custom_vjp
-    def scores(*args: Array) -> tuple[Array, Array]:
-        return forward(*args)[0]
+    def scores(e: Array, centres: Array, label: Array, real: Array) -> tuple[Array, Array]:
+        return forward(e, centres, label, real)[0]
 
-    def forward(*args: Array) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
+    def forward(
+        e: Array, centres: Array, label: Array, real: Array
+    ) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
         logsumexp, target, accuracy = jax.shard_map(
             forward_share, mesh=mesh, in_specs=in_specs, out_specs=(P(), P(), P())
-        )(*args)
-        return ((logsumexp - target).mean(1), accuracy), (*args, logsumexp)
+        )(e, centres, label, real)
+        entropies = (logsumexp - target).mean(1)
+        return (entropies, accuracy), (e, centres, label, real, logsumexp)
 
     def backward(kept: tuple[Array, ...], slopes: tuple[Array, Array]) -> tuple:
+        e, centres, label, real, logsumexp = kept
         of_e, of_centres = jax.shard_map(
             backward_share,
             mesh=mesh,
             in_specs=(*in_specs, P(), P()),
             out_specs=(by_example, by_class),
-        )(*kept, slopes[0] / batch)
+        )(e, centres, label, real, logsumexp, slopes[0] / batch)
         return of_e, of_centres, None, None
 
     scores.defvjp(forward, backward)
