@@ -48,6 +48,7 @@ for ((i = 0; i < processes; i++)); do
   pids+=("$!")
 done
 
+# shellcheck disable=SC2329 # the traps call it
 forward() { for pid in ${pids[@]+"${pids[@]}"}; do kill -s "$1" "$pid" 2>/dev/null; done; }
 trap 'forward TERM' TERM HUP
 trap 'forward INT' INT

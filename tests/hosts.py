@@ -65,11 +65,13 @@ def launch(folder: Path, processes: int, *arguments: str, devices: int = 1) -> s
 
 def finish(run: subprocess.Popen, stop: tuple[str, int, int] | None = None) -> tuple[int, str]:
     """(exit code, output).  `stop`: when a line begins like this, send this process the signal."""
-    output = ""
+    output, target = "", 0
     for line in run.stdout or ():
         output += line
+        if stop and not target:
+            target = process_of(run, stop[1])
         if stop and line.startswith(stop[0]):
-            os.kill(process_of(run, stop[1]), stop[2])
+            os.kill(target, stop[2])
             stop = None
     return run.wait(), output
 
@@ -195,7 +197,9 @@ def main() -> None:
 
     train("stopped", 2, ("step 4/", 1, signal.SIGTERM))
     at = saved(folder / "stopped")[-1]
-    print(f"SIGTERM to process 1 of 2 after step 4: both ended with 143, saved step {at}", flush=True)
+    print(
+        f"SIGTERM to process 1 of 2 after step 4: both ended with 143, saved step {at}", flush=True
+    )
     for n in (1, 2, 4):
         shutil.copytree(folder / "stopped", folder / f"on-{n}", dirs_exist_ok=True)
         worst = max(abs(a - b) for a, b in zip(train(f"on-{n}", n), whole[1], strict=True))

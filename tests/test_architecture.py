@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "crfr"
 STAGES = ["data", "views", "model", "train", "evaluate", "report", "use"]
-BASE = {"errors", "environment", "urls", "workdir"}  # below all stages
+BASE = {"errors", "environment", "urls", "workdir", "agreement", "distributed"}  # below all stages
 ENTRY = {
     "main",
     "arguments",

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = [*sorted(ROOT.glob("launch/*.sh")), ROOT / ".ci/run"]
+SCRIPTS = [*sorted(ROOT.glob("launch/*.sh")), ROOT / "launch/slurm.sbatch", ROOT / ".ci/run"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 BASH = shutil.which("bash")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
@@ -185,6 +186,95 @@ def test_an_old_interpreter_leaves_the_environment_alone(ready: Checkout):
     old = executable(ready.bin / "old", "#!/bin/sh\nprintf '%s\\n' 3.9.18 /usr /usr/bin/old\n")
     assert ready.quickstart(f"--python={old}").returncode == 2
     assert ready.quickstart().stderr == ""
+
+
+SRUN = """#!/bin/sh
+printf '[%s]' "$@"
+trap 'sleep 0.3; exit 143' TERM
+[ -e "$(dirname "$0")/code" ] && exit "$(cat "$(dirname "$0")/code")"
+while :; do sleep 0.1; done
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "restarts", "requeued"),
+    [("TERM", 50, True), (0, 0, False), (2, 0, False), (75, 19, True), (137, 20, False)],
+)
+def test_the_slurm_job_is_queued_again(tmp_path: Path, code, restarts, requeued):
+    """With stand-ins for srun and scontrol; "TERM": the batch shell gets the signal as well."""
+    srun = executable(tmp_path / "srun", SRUN)
+    executable(tmp_path / "scontrol", '#!/bin/sh\nprintf "{%s}" "$*"\n')
+    if code != "TERM":
+        (tmp_path / "code").write_text(str(code))
+    around = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    around |= {"SLURM_RESTART_COUNT": str(restarts)}
+    command = [ROOT / "launch/slurm.sbatch", "train", "--workdir=two words"]
+    with subprocess.Popen(command, env=os.environ | around, stdout=subprocess.PIPE) as job:
+        if code == "TERM":
+            while subprocess.run(["pgrep", "-P", str(job.pid), "-f", str(srun)]).returncode:
+                time.sleep(0.05)
+            time.sleep(0.3)  # its trap
+            job.terminate()
+            subprocess.run(["pkill", "-TERM", "-P", str(job.pid), "-f", str(srun)], check=True)
+        output = job.communicate(timeout=30)[0].decode()
+    assert job.returncode == (143 if code == "TERM" else code)
+    arguments = "[--kill-on-bad-exit=1][--gpu-bind=none][crfr][train][--workdir=two words]"
+    assert output == arguments + "[--distributed]" + ("{requeue 7}" if requeued else "")
+
+
+def test_slurm_s_processes_and_gpus_are_as_many():
+    text = (ROOT / "launch/slurm.sbatch").read_text()
+    options = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", text, re.M))
+    assert options["gpus-per-node"] == options["ntasks-per-node"]  # as JAX deals them out
+    assert options["signal"] == "TERM@180"  # to the processes, not to the batch shell alone
+    assert "requeue" in options
+
+
+def test_tpu_hosts_get_the_arguments_as_they_are(tmp_path: Path):
+    """gcloud hands the command to a shell of each host, as the stand-in does."""
+    executable(tmp_path / "gcloud", '#!/bin/sh\nfor last; do :; done\necho "$@" >&2\n'
+               'exec bash -c "${last#--command=}"\n')  # fmt: skip
+    crfr = executable(tmp_path / "my crfr", '#!/bin/sh\nprintf "[%s]" "$@"\n')
+    around = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CRFR": str(crfr)}
+    words = ["pod", "us-east5-a", "train", "--workdir=it's two words", "--config.data=$HOME;x"]
+    found = subprocess.run(
+        [ROOT / "launch/tpu_vm.sh", *words], env=os.environ | around, capture_output=True, text=True
+    )
+    assert found.stdout == "".join(f"[{word}]" for word in [*words[2:], "--distributed"])
+    assert "compute tpus tpu-vm ssh pod --zone=us-east5-a --worker=all" in found.stderr
+    assert subprocess.run([ROOT / "launch/tpu_vm.sh", "pod"], capture_output=True).returncode == 2
+
+
+def test_the_jobset_is_well_formed():
+    """The fields that matter, by hand; JobSet's schema is too large to keep here."""
+    documents = list(yaml.safe_load_all((ROOT / "launch/gke.yaml").read_text()))
+    kinds = {document["kind"]: document for document in documents}
+    assert [document["apiVersion"] for document in documents] == [
+        "v1", "rbac.authorization.k8s.io/v1", "rbac.authorization.k8s.io/v1",
+        "jobset.x-k8s.io/v1alpha2",
+    ]  # fmt: skip
+    spec = kinds["JobSet"]["spec"]
+    (job,) = spec["replicatedJobs"]
+    assert job["replicas"] == 1  # JAX counts the pods of one job
+    work = job["template"]["spec"]
+    assert work["parallelism"] == work["completions"]
+    assert work["completionMode"] == "Indexed"
+    assert work["backoffLimit"] == 0  # all pods start again, or none
+    (rule,) = work["podFailurePolicy"]["rules"]
+    assert rule["onExitCodes"]["values"] == [2]
+    assert spec["failurePolicy"]["rules"][0]["onJobFailureReasons"] == ["PodFailurePolicy"]
+    pod = work["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"  # which podFailurePolicy asks for
+    (container,) = pod["containers"]
+    assert rule["onExitCodes"]["containerName"] == container["name"]
+    assert container["command"][:2] == ["crfr", "train"]
+    assert container["command"][-1] == "--distributed"
+    assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+    account = kinds["ServiceAccount"]["metadata"]["name"]
+    assert pod["serviceAccountName"] == account == kinds["RoleBinding"]["subjects"][0]["name"]
+    assert kinds["RoleBinding"]["roleRef"]["name"] == kinds["Role"]["metadata"]["name"]
+    allowed = {r for rule in kinds["Role"]["rules"] for r in rule["resources"]}
+    assert allowed == {"pods", "services", "jobs"}
 
 
 def pinned() -> list[Requirement]:
