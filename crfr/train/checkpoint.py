@@ -74,8 +74,8 @@ class Checkpoints:
             )
         except OSError as error:
             raise InputError(
-                f"{folder}: {error.strerror}; give a --workdir or --config.run.checkpoints that can "
-                "be written"
+                f"{folder}: {error.strerror}; give a --workdir or --config.run.checkpoints that "
+                "can be written"
             ) from error
 
     def __enter__(self) -> "Checkpoints":
