@@ -39,7 +39,10 @@ def sweep(arguments: list[str]) -> None:
 
     def define(values: Flags) -> None:
         string(
-            values, "model", None, "WORKDIR[@STEP], FILE.onnx[:KEY=VALUE,...] or module:function."
+            values,
+            "model",
+            None,
+            "WORKDIR[@STEP|best], FILE.onnx[:KEY=VALUE,...] or module:function.",
         )
         string(values, "out", None, "Folder for the results; the same command again goes on.")
         _common(values, PAPER)

@@ -169,7 +169,9 @@ def work_of(
     if config.run.verify_every and config.run.benchmark:
         epoch += verified * embedding.image_seconds / config.run.verify_every
     left = (run.steps - latest_step(run.workdir)) * config.batch / images  # epochs
-    space += config.run.keep * kind.checkpoint_bytes
+    for_ever = config.epochs / config.run.keep_every if config.run.keep_every else 0
+    kept = config.run.keep + config.run.keep_best + int(for_ever)
+    space += kept * kind.checkpoint_bytes
     return Work(left * epoch + kind.compile_seconds, swept, epoch, space)
 
 

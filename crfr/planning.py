@@ -149,6 +149,8 @@ def make_runs(
             _, steps = make_rate(config, len(source))
             build(config, group_span(config.batch, config.model.bn_group, mesh.size), lambda _: 0.0)
             name = f"{method}-seed-{seed}"
+            if config.run.checkpoints:
+                config.run.checkpoints = f"{config.run.checkpoints.rstrip('/')}/{name}"
             run = Run(method, seed, config, out / "train" / name, out / "sweep" / name, steps)
             check_same_config(run.workdir, json.loads(config.to_json()))
             if latest_step(run.workdir):

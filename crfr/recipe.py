@@ -148,8 +148,8 @@ _LIMITS = {
     "run.on_nan": (lambda v: v in ("stop", "skip"), "stop or skip"),
     "run.hang_after": _between(0, math.inf),
     "run.checkpoints": (
-        lambda v: not v or v.startswith(("/", "gs://", "s3://")),
-        "an absolute path, gs://BUCKET/FOLDER, s3://BUCKET/FOLDER, or nothing for WORKDIR's own",
+        lambda v: not v or v.startswith(("/", "gs://")),
+        "an absolute path, gs://BUCKET/FOLDER, or nothing for WORKDIR/checkpoints",
     ),
 }
 

@@ -118,6 +118,38 @@ def test_metrics_verification_and_retention(tmp_path, source):
     assert saved["method"] == "baseline"
 
 
+def test_checkpoints_elsewhere(tmp_path, source, capsys):
+    """They go to the folder that the config names, which is this run's alone; the model's best step
+    can be named, and a damaged one is passed over by whoever reads it.
+    """
+    place = tmp_path / "bucket"
+    config = small("baseline", **{"run.verify_every": 1.0, "run.checkpoints": str(place)})
+    config.run.benchmark = "faces:identities=4,images=4"
+    commands.train(config, tmp_path / "run", source=source)
+    assert sorted(os.listdir(place)) == ["3", "6"]
+    assert not (tmp_path / "run/checkpoints").exists()
+    accuracies = [r["verification_accuracy"] for r in rows(tmp_path / "run") if "benchmark" in r]
+    manifests = [json.loads((place / f"{s}/default/manifest.json").read_text()) for s in (3, 6)]
+    assert [m["verification"]["accuracy"] for m in manifests] == accuracies
+    best = load_encoder(f"{tmp_path}/run@best", commands.build_for_evaluation)
+    assert best.step == (3 if accuracies[0] > accuracies[1] else 6)
+    with pytest.raises(InputError, match=r"holds checkpoints of another run \(steps \[3, 6\]\)"):
+        commands.train(config, tmp_path / "other", source=source)
+    moved = small("baseline", **{"run.checkpoints": ""})
+    moved.run.benchmark = config.run.benchmark
+    with pytest.raises(InputError, match=r"another config: run.checkpoints \(was '/.*now ''\)"):
+        commands.train(moved, tmp_path / "run", source=source)
+    (place / "6/default/_METADATA").unlink()
+    assert load_encoder(f"{tmp_path}/run", commands.build_for_evaluation).step == 3
+    with pytest.raises(InputError, match="6: is damaged"):
+        load_encoder(f"{tmp_path}/run@6", commands.build_for_evaluation)
+    # the training goes on from the one before, and makes the damaged one anew
+    assert commands.train(config, tmp_path / "run", source=source) == 6
+    assert "goes on from step 3 of 6" in capsys.readouterr().out
+    assert sorted(os.listdir(place)) == ["3", "6", "6.damaged-1"]
+    assert load_encoder(f"{tmp_path}/run", commands.build_for_evaluation).step == 6
+
+
 def test_a_resume_drops_the_lines_after_the_checkpoint(tmp_path, source):
     config = small("baseline", epochs=1.0)
     commands.train(config, tmp_path / "run", source=source)
@@ -186,6 +218,12 @@ def test_a_contradicting_config_is_refused_with_the_keys_named(tmp_path, source)
         ({"model.bn_group": -8}, "model.bn_group=-8"),
         ({"model.input_std": (1.0, 0.0, 1.0)}, "model.input_std"),
         ({"run.keep": 0}, "run.keep=0"),
+        ({"run.keep_every": -1.0}, "run.keep_every=-1"),
+        ({"run.keep_best": 1}, "run.keep_best=1: nothing tells which"),
+        ({"run.on_nan": "ignore"}, "run.on_nan=ignore: give stop or skip"),
+        ({"run.hang_after": -1.0}, "run.hang_after=-1"),
+        ({"run.checkpoints": "here"}, "run.checkpoints=here: give an absolute path"),
+        ({"run.checkpoints": "s3://b/f"}, "run.checkpoints=s3://b/f: give an absolute"),
         ({"schedule.factor": -1.0}, "schedule.factor=-1"),
         ({"softmax.sample": 0.0}, "softmax.sample=0.*give a number above 0, to 1"),
         ({"softmax.sample": 1.01}, "softmax.sample=1.01"),

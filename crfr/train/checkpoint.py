@@ -14,6 +14,7 @@ from crfr.errors import InputError
 from crfr.train import manifest, sound
 from crfr.train.retention import ranked
 
+SECONDS = 24 * 3600  # that a save may take
 Keep = Callable[[Sequence[int], Mapping[int, float]], set[int]]
 Verification = Mapping[str, Any]  # benchmark: its name, accuracy: a fraction
 
@@ -44,7 +45,11 @@ class Checkpoints:
         self._folder = epath.Path(folder)
         if "://" not in str(folder):
             self._folder = epath.Path(Path(folder).resolve())
-        if keep is None and not self._folder.is_dir():
+        try:
+            there = self._folder.is_dir()
+        except ImportError as error:  # of a bucket's file system
+            raise InputError(f"{folder}: needs the extra: pip install 'crfr[gcs]'") from error
+        if keep is None and not there:
             raise InputError(f"{folder}: no such folder; give the --workdir of a training run")
         self._keep = keep
         self._sealed = Sealed()
@@ -57,10 +62,21 @@ class Checkpoints:
             read_only=keep is None,
             cleanup_tmp_directories=keep is not None,  # of saves that were killed
             preservation_policy=None if keep is None else self,
+            # a folder that cannot be made is reported at once, not after minutes; a slow disk may
+            # take its time: the watchdog has the last word
+            async_options=ocp.AsyncOptions(
+                timeout_secs=SECONDS, create_directories_asynchronously=False
+            ),
         )
-        self._manager = ocp.CheckpointManager(
-            self._folder, options=options, handler_registry=registry
-        )
+        try:
+            self._manager = ocp.CheckpointManager(
+                self._folder, options=options, handler_registry=registry
+            )
+        except OSError as error:
+            raise InputError(
+                f"{folder}: {error.strerror}; give a --workdir or --config.run.checkpoints that "
+                "can be written"
+            ) from error
 
     def __enter__(self) -> "Checkpoints":
         return self
