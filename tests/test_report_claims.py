@@ -147,6 +147,7 @@ def test_verdicts_are_of_intervals():
     assert said(-1, (0.2, 0.1)) == FAILS
     assert said(-1, (-0.2, 0.1)) == HOLDS
     assert said(+1, (0.2, 0.2)) == UNDECIDED  # 0 is the end of the interval
+    assert said(-1, (0.2, 0.2)) == UNDECIDED
     assert said(+1, (0.2, 0.1), (0.1, 0.2)) == UNDECIDED
     assert said(+1, (0.2, 0.1), (-0.2, 0.1)) == FAILS
     assert said(+1, (0.0, 0.0)) == UNDECIDED

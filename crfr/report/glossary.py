@@ -27,8 +27,7 @@ def _seeds(report: Report) -> list[tuple[str, str]]:
             "Seeds, ±",
             "Trainings whose configs differ only in the seed are one model here. Its numbers are "
             "means over seeds, ± the sample standard deviation (n − 1) over them; every training’s "
-            "own rows are in rows.csv. An interval of such a mean holds 95 % of what other seeds "
-            "and other pairs would give.",
+            "own rows are in rows.csv. The 95 % interval of such a mean is over seeds and pairs.",
         ),
         (
             "Difference over seeds",
