@@ -4,7 +4,17 @@ from pathlib import Path
 
 from absl import flags
 
-from crfr.arguments import Flags, folder, need, parse, ranges, split_overrides, string
+from crfr.arguments import (
+    Flags,
+    folder,
+    joined,
+    need,
+    parse,
+    process_flags,
+    ranges,
+    split_overrides,
+    string,
+)
 from crfr.errors import InputError
 
 PAPER = ["7", "14", "28", "56", "112"]  # px
@@ -45,6 +55,7 @@ def sweep(arguments: list[str]) -> None:
             "thresholds", ["exact"], "Of exact, insightface and knoche.", flag_values=values
         )
         flags.DEFINE_boolean("flip", False, "Add the mirror image's embedding.", flag_values=values)
+        process_flags(values)
 
     values = parse("sweep", arguments, define)
     need("sweep", values, "model", "benchmark", "out", "resolutions", "scenarios", "thresholds")
@@ -56,22 +67,24 @@ def sweep(arguments: list[str]) -> None:
                 f"sweep: --{name} is for protocols that are drawn; give --scenarios=...,protocols "
                 "and no --protocols, or leave it out"
             )
-    from crfr import measure
+    out = folder("out", values.out)
+    with joined("sweep", values):
+        from crfr import measure
 
-    measure.sweep(
-        values.model,
-        values.benchmark,
-        resolutions,
-        folder("out", values.out),
-        scenarios=values.scenarios,
-        protocols=Path(values.protocols) if values.protocols else None,
-        draws=values.draws,
-        seed=values.seed,
-        thresholds=values.thresholds,
-        degradation=values.degradation,
-        flip=values.flip,
-        batch=values.batch,
-    )
+        measure.sweep(
+            values.model,
+            values.benchmark,
+            resolutions,
+            out,
+            scenarios=values.scenarios,
+            protocols=Path(values.protocols) if values.protocols else None,
+            draws=values.draws,
+            seed=values.seed,
+            thresholds=values.thresholds,
+            degradation=values.degradation,
+            flip=values.flip,
+            batch=values.batch,
+        )
 
 
 def protocols(arguments: list[str]) -> None:

@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from absl import flags
@@ -64,6 +65,42 @@ def parse(
 
 def string(values: Flags, name: str, default: str | None, text: str) -> None:
     flags.DEFINE_string(name, default, text, flag_values=values)
+
+
+def process_flags(values: Flags) -> None:
+    """The flags of a command that runs in several processes at once (docs/distributed.md)."""
+    text = "This is one of several processes that run this command (docs/distributed.md)."
+    flags.DEFINE_boolean("distributed", False, text, flag_values=values)
+    string(values, "coordinator", None, "HOST:PORT of process 0, where nothing tells it.")
+    for name, default, text in (
+        ("processes", None, "How many there are, where nothing tells it."),
+        ("process", None, "Which of them this is, from 0, where nothing tells it."),
+        ("connect-timeout", 300, "Seconds until all have to be there."),
+        ("lost-after", 60, "Seconds until one that is not heard of any more is given up."),
+    ):
+        low = 0 if name == "process" else 1
+        flags.DEFINE_integer(name, default, text, lower_bound=low, flag_values=values)
+
+
+def joined(command: str, values: Flags) -> AbstractContextManager[None]:
+    """The other processes, for a `with` around a command; call it before JAX is asked for devices.
+
+    Without --distributed there are none, and it does nothing.
+    """
+    if not values.distributed:
+        for name in ("coordinator", "processes", "process", "connect-timeout", "lost-after"):
+            if values[name].present:
+                raise InputError(f"{command}: --{name} is for several processes; add --distributed")
+        return nullcontext()
+    from crfr import distributed
+
+    return distributed.joined(
+        values.coordinator,
+        values.processes,
+        values.process,
+        connect_timeout=values["connect-timeout"].value or 0,
+        lost_after=values["lost-after"].value or 0,
+    )
 
 
 def need(command: str, values: Flags, *names: str) -> None:

@@ -11,7 +11,8 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from crfr.data.batches import train_batches
+from crfr import agreement, environment
+from crfr.data.batches import sample_digest, train_batches
 from crfr.data.benchmarks import Benchmark, load_benchmark
 from crfr.data.records import Source, open_source
 from crfr.errors import InputError
@@ -26,12 +27,23 @@ from crfr.recipe import Config, check_config
 from crfr.starting import start_from
 from crfr.train import loop, schedule, sharding
 from crfr.train.checkpoint import Checkpoints
+from crfr.train.finite import FiniteCheck
 from crfr.train.log import Log
+from crfr.train.retention import kept
 from crfr.train.state import State, init_state
 from crfr.train.step import Update, compile_update
+from crfr.train.watchdog import Watchdog
 from crfr.views.augment import Augmentation
 from crfr.views.methods import parse_method
-from crfr.workdir import check_same_data, open_workdir, record_start
+from crfr.workdir import (
+    check_own_checkpoints,
+    check_same_data,
+    checkpoint_folder,
+    flat,
+    open_workdir,
+    record_start,
+    see_config,
+)
 
 
 def make_rate(config: Config, images: int) -> tuple[optax.Schedule, int]:
@@ -44,40 +56,46 @@ def make_rate(config: Config, images: int) -> tuple[optax.Schedule, int]:
     return schedule.learning_rate(s.kind, s.learning_rate, drops, s.factor, warmup, total), total
 
 
-def compile_training(
+def plan_training(
     config: Config, classes: int, rate: optax.Schedule, mesh: Mesh
-) -> tuple[Callable[[], State], State, Update, tuple[Array, Array]]:
-    """(makes the first state, its shapes, compiled update, the update's constants) of a config."""
+) -> tuple[Callable[[], State], State, dict[str, Any], Array]:
+    """(makes the first state, its shapes, the keywords of the update, the run's key) of a config;
+    the mesh may be of devices that are not there.
+    """
     method = parse_method(config.method)
-    augmentation = Augmentation(**config.augment)
     span = group_span(config.batch, config.model.bn_group, mesh.size)
     network, tx = build(config, span, rate)
     weight = config.distance_weight
     first_key, run_key = jax.random.split(jax.random.key(config.seed))
-    init = partial(init_state, network, classes, tx, first_key)
-    shapes = jax.eval_shape(init)
-    update, constants = compile_update(
-        shapes,
-        mesh=mesh,
-        method=method,
-        augmentation=augmentation,
-        key=run_key,
-        network=network,
-        margin=dict(config.margin),
-        distance_weight=method.distance_weight if weight is None else weight,
-        classes=classes,
-        bn_group=config.model.bn_group,
-        bn_frozen=config.model.bn_frozen,
-        rates=config.optimizer.rates.to_dict(),
-        rate=rate,
-        tx=tx,
-    )
-    return (
-        jax.jit(init, out_shardings=sharding.state_sharding(shapes, mesh)),
-        shapes,
-        update,
-        constants,
-    )
+    init = partial(init_state, network, classes, tx, first_key, mesh.size)
+    settings = {
+        "mesh": mesh,
+        "method": method,
+        "augmentation": Augmentation(**config.augment),
+        "network": network,
+        "margin": dict(config.margin),
+        "distance_weight": method.distance_weight if weight is None else weight,
+        "classes": classes,
+        "sample": config.softmax.sample,
+        "chunk": config.softmax.chunk,
+        "bn_group": config.model.bn_group,
+        "bn_frozen": config.model.bn_frozen,
+        "rates": config.optimizer.rates.to_dict(),
+        "rate": rate,
+        "tx": tx,
+        "on_nan": config.run.on_nan,
+    }
+    return init, jax.eval_shape(init), settings, run_key
+
+
+def compile_training(
+    config: Config, classes: int, rate: optax.Schedule, mesh: Mesh
+) -> tuple[Callable[[], State], State, Update, tuple[Array, Array]]:
+    """(makes the first state, its shapes, compiled update, the update's constants) of a config."""
+    init, shapes, settings, key = plan_training(config, classes, rate, mesh)
+    update, constants = compile_update(shapes, key=key, **settings)
+    place = sharding.state_sharding(shapes, mesh)
+    return jax.jit(init, out_shardings=place), shapes, update, constants
 
 
 def make_verify(config: Config, benchmark: Benchmark, mesh: Mesh) -> Any:
@@ -119,27 +137,48 @@ def train(
     checkpoint or start afresh, train, save.  `source` and `benchmark` are used instead of the
     config's specs where they are open already.  Raises InputError for anything the user can mend.
     """
-    check_config(config)
-    check_margin(config.margin.name, config.margin.gradient)
     mesh = sharding.make_mesh()
-    build(config, group_span(config.batch, config.model.bn_group, mesh.size), lambda _: 0.0)
-    source = source or open_source(config.data)
-    if source.classes < 2:
-        raise InputError(f"{config.data}: {source.classes} identities; training needs 2 or more")
-    if benchmark is None and config.run.benchmark:
-        benchmark = load_benchmark(config.run.benchmark)
+
+    def prepare() -> tuple[Source, Benchmark | None]:
+        check_config(config)
+        check_margin(config.margin.name, config.margin.gradient)
+        build(config, group_span(config.batch, config.model.bn_group, mesh.size), lambda _: 0.0)
+        data = source or open_source(config.data)
+        if data.classes < 2:
+            raise InputError(f"{config.data}: {data.classes} identities; training needs 2 or more")
+        measured = benchmark
+        if measured is None and config.run.benchmark:
+            measured = load_benchmark(config.run.benchmark)
+        if config.run.keep_best and measured is None:
+            raise InputError(
+                f"--config.run.keep_best={config.run.keep_best}: nothing tells which are the best; "
+                "give --config.run.benchmark"
+            )
+        return data, measured
+
+    source, benchmark = agreement.together(prepare)
+    values = json.loads(config.to_json())
+    if jax.process_count() > 1:
+        data = {"data": sample_digest(source, config.run.skip_unreadable)}
+        made = environment.versions() | {"commit": environment.commit()}
+        agreement.require_same(flat(values, "config.") | data | made)
     rate, total = make_rate(config, len(source))
     init, shapes, update, constants = compile_training(config, source.classes, rate, mesh)
 
-    open_workdir(workdir, json.loads(config.to_json()))
+    agreement.on_leader(lambda: open_workdir(workdir, values))
+    agreement.together(lambda: see_config(workdir, values))
     run = config.run
-    with Checkpoints(workdir, keep=run.keep) as checkpoints:
-        start, weights = max(checkpoints.steps(), default=0), None
+    folder, epoch = checkpoint_folder(workdir, {"run": run}), len(source) / config.batch  # in steps
+    keep = partial(kept, latest=run.keep, every=run.keep_every * epoch, best=run.keep_best)
+    with Checkpoints(folder, keep) as checkpoints:
+        check_own_checkpoints(workdir, folder, checkpoints.steps())
+        start, weights = checkpoints.choose(), None
         if start >= total:
             print(f"{workdir}: finished at step {start}")
             return start
         if start:
-            check_same_data(workdir, classes=source.classes, images=len(source))
+            facts = {"classes": source.classes, "images": len(source)}
+            agreement.on_leader(lambda: check_same_data(workdir, **facts))
             state = checkpoints.restore(start, shapes, sharding.state_sharding(shapes, mesh))
             print(f"{workdir}: goes on from step {start} of {total}")
         else:
@@ -147,21 +186,22 @@ def train(
             if config.init.weights:
                 network, _ = build_for_evaluation(config.to_dict())
                 state, weights = start_from(config.init.weights, network, state)
-        record_start(
-            workdir,
-            step=start,
-            weights=weights,
-            devices={"count": mesh.size, "kind": jax.devices()[0].device_kind},
-            classes=source.classes,
-            images=len(source),
-        )
+        facts = {
+            "step": start,
+            "weights": weights,
+            "devices": {"count": mesh.size, "kind": jax.devices()[0].device_kind},
+            "processes": jax.process_count(),
+            "classes": source.classes,
+            "images": len(source),
+        }
+        agreement.on_leader(lambda: record_start(workdir, **facts))
         print(
             f"{config.method}: {config.model.name}, {len(source):,} images of {source.classes:,} "
             f"identities, {total} steps of {config.batch} on {mesh.size} x "
-            f"{jax.devices()[0].device_kind}",
+            f"{jax.devices()[0].device_kind}"
+            + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""),
             flush=True,
         )
-        epoch = len(source) / config.batch  # in steps
         stream = train_batches(
             source,
             batch=config.batch,
@@ -173,7 +213,8 @@ def train(
             workers=run.workers,
             skip_unreadable=run.skip_unreadable,
         )
-        with Log(workdir, start, tensorboard=run.tensorboard) as log:
+        log = Log(workdir, start, tensorboard=run.tensorboard, writes=agreement.leader())
+        with log, Watchdog(run.hang_after) as watchdog:
             loop.train(
                 state,
                 update,
@@ -190,5 +231,7 @@ def train(
                 checkpoints=checkpoints,
                 log=log,
                 verify=make_verify(config, benchmark, mesh) if benchmark is not None else None,
+                check=FiniteCheck(run.on_nan, start, log.skipped),
+                watchdog=watchdog,
             )
     return total

@@ -12,7 +12,16 @@ from pathlib import Path
 from absl import flags, logging
 
 from crfr.analysis import dataset, protocols, report, reproduce, sweep
-from crfr.arguments import Flags, folder, need, parse, parse_config, string
+from crfr.arguments import (
+    Flags,
+    folder,
+    joined,
+    need,
+    parse,
+    parse_config,
+    process_flags,
+    string,
+)
 from crfr.bench.main import bench
 from crfr.errors import InputError, unknown
 from crfr.usage import calibrate, embed, search, verify
@@ -25,12 +34,15 @@ def train(arguments: list[str]) -> None:
         string(
             values, "workdir", None, "Folder of the run; the same command again goes on with it."
         )
+        process_flags(values)
 
     values = parse_config("train", arguments, define)
     need("train", values, "config", "workdir")
-    from crfr import commands
+    workdir = folder("workdir", values.workdir)
+    with joined("train", values):
+        from crfr import commands
 
-    commands.train(values.config, folder("workdir", values.workdir))
+        commands.train(values.config, workdir)
 
 
 def quickstart(arguments: list[str]) -> None:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from crfr import environment
+from crfr import agreement, environment
 from crfr.data.benchmarks import Benchmark, load_benchmarks
 from crfr.errors import InputError, unknown
 from crfr.evaluate import arrays, results
@@ -45,24 +46,34 @@ def sweep(
     given, by the benchmarks' names, or else draws the paper's four `draws` times.  A folder of CSV
     files asks for that scenario by itself.
     """
-    for name, values, known in (
-        ("--scenarios", scenarios, SCENARIOS),
-        ("--thresholds", thresholds, MODES),
-        ("--degradation", [degradation], VARIANTS),
-    ):
-        for value in values:
-            if value not in known:
-                raise unknown(name, value, known)
-    check_resolutions(np.asarray(resolutions))
-    benchmarks = load_benchmarks(benchmark) if isinstance(benchmark, str) else benchmark
-    drawn = {}
-    if isinstance(protocols, dict):
-        drawn = protocols
-    elif protocols is not None:
-        drawn = {b.name: read_protocols(protocols, b) for b in benchmarks}
-    elif "protocols" in scenarios:
-        drawn = {b.name: draw_protocols(b, draws, seed) for b in benchmarks}
+
+    def prepare() -> tuple[list[Benchmark], dict[str, list[Protocol]]]:
+        for name, values, known in (
+            ("--scenarios", scenarios, SCENARIOS),
+            ("--thresholds", thresholds, MODES),
+            ("--degradation", [degradation], VARIANTS),
+        ):
+            for value in values:
+                if value not in known:
+                    raise unknown(name, value, known)
+        check_resolutions(np.asarray(resolutions))
+        loaded = load_benchmarks(benchmark) if isinstance(benchmark, str) else benchmark
+        if isinstance(protocols, dict):
+            return loaded, protocols
+        if protocols is not None:
+            return loaded, {b.name: read_protocols(protocols, b) for b in loaded}
+        if "protocols" in scenarios:
+            return loaded, {b.name: draw_protocols(b, draws, seed) for b in loaded}
+        return loaded, {}
+
+    benchmarks, drawn = agreement.together(prepare)
     encoder = model if isinstance(model, Encoder) else load_encoder(model, build_for_evaluation)
+    mesh = sharding.make_mesh()
+    if jax.process_count() > 1:
+        _require_same(encoder, benchmarks)
+        if not agreement.leader():
+            sweeping.help_sweep(encoder, benchmarks, mesh=mesh, variant=degradation, flip=flip)
+            return
     training, metrics = _training(encoder)
     try:
         rows = sweeping.sweep(
@@ -70,7 +81,7 @@ def sweep(
             benchmarks,
             resolutions,
             out,
-            mesh=sharding.make_mesh(),
+            mesh=mesh,
             batch=batch,
             scenarios=[name for name in scenarios if name != "protocols"],
             protocols=drawn,
@@ -84,6 +95,18 @@ def sweep(
     except OSError as error:
         raise InputError(f"--out={out}: {error.strerror}; choose a writable folder") from error
     print(f"{out}: {len(rows)} rows")
+
+
+def _require_same(encoder: Encoder, benchmarks: Sequence[Benchmark]) -> None:
+    """Refuse what several processes cannot sweep, and processes that are not alike."""
+    if encoder.network is None:
+        raise InputError(
+            f"{encoder.model}: only models of crfr are swept in several processes; leave out "
+            "--distributed"
+        )
+    about = {b.name: results.describe(b) for b in benchmarks}
+    made = environment.versions() | {"commit": environment.commit()}
+    agreement.require_same({"model": encoder.fingerprint, "benchmarks": about} | made)
 
 
 def finished(

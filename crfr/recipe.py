@@ -51,6 +51,10 @@ def recipe() -> Config:
                 ),  # unset: 0.5 for ArcFace, 0.35 for CosFace
                 "gradient": "true",  # true, straight-through (InsightFace's)
             },
+            "softmax": {  # docs/scaling.md
+                "sample": 1.0,  # the part of the classes that takes part in a step
+                "chunk": 0,  # classes whose logits are held at a time; 0: all of a device
+            },
             "augment": {"crop": 128, "flip": True, "brightness": 0.4, "saturation": 0.4},
             "optimizer": {
                 "name": "sgd",  # sgd, adamw
@@ -71,7 +75,10 @@ def recipe() -> Config:
             "run": {
                 "log_every": 50,  # steps
                 "save_every": 1.0,  # epochs; 0: only at the end
-                "keep": 3,  # checkpoints
+                "checkpoints": "",  # their folder, local or in a bucket; empty: WORKDIR's
+                "keep": 3,  # the latest checkpoints, and besides them:
+                "keep_every": 0.0,  # epochs: the first at or after each multiple, for ever; 0: none
+                "keep_best": 0,  # the most accurate on `benchmark`; 0: none
                 "benchmark": "",  # a benchmark spec, verified at 112 px during training (fig. 15)
                 "verify_every": 1.0,  # epochs
                 "threads": 4,  # that read and decode whole batches ahead
@@ -79,6 +86,8 @@ def recipe() -> Config:
                 "skip_unreadable": 0,  # images that may fail to be read
                 "eval_batch": 256,
                 "tensorboard": False,
+                "on_nan": "stop",  # stop, skip: a step whose loss or gradients are not finite
+                "hang_after": 1800.0,  # seconds in one phase of a step, then exit code 75; 0: never
             },
         }
     )
@@ -112,6 +121,8 @@ _LIMITS = {
     "model.bn_momentum": _between(0, 1),
     "margin.scale": _POSITIVE,
     "margin.margin": _between(0, math.pi),
+    "softmax.sample": (lambda v: 0 < v <= 1, "a number above 0, to 1"),
+    "softmax.chunk": _whole(0),
     "optimizer.momentum": _between(0, 1),
     "optimizer.weight_decay": _between(0, math.inf),
     "optimizer.rates.trunk": _between(0, math.inf),
@@ -127,11 +138,19 @@ _LIMITS = {
     "run.log_every": _whole(1),
     "run.save_every": _between(0, math.inf),
     "run.keep": _whole(1),
+    "run.keep_every": _between(0, math.inf),
+    "run.keep_best": _whole(0),
     "run.verify_every": _between(0, math.inf),
     "run.threads": _whole(1),
     "run.workers": _whole(0),
     "run.skip_unreadable": _whole(0),
     "run.eval_batch": _whole(1),
+    "run.on_nan": (lambda v: v in ("stop", "skip"), "stop or skip"),
+    "run.hang_after": _between(0, math.inf),
+    "run.checkpoints": (
+        lambda v: not v or v.startswith(("/", "gs://", "s3://")),
+        "an absolute path, gs://BUCKET/FOLDER, s3://BUCKET/FOLDER, or nothing for WORKDIR's own",
+    ),
 }
 
 

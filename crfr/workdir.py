@@ -1,14 +1,18 @@
 """The work directory of a run: its config and its starts (docs/architecture.md, Files)."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from crfr import environment
 from crfr.errors import InputError
 from crfr.urls import public
 
 CONFIG, RUN, CHECKPOINTS = "config.json", "run.json", "checkpoints"
+SHARED_WITHIN = 60  # seconds: network file systems show new files late
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -31,11 +35,12 @@ def _read(workdir: Path, name: str) -> Any:
         raise InputError(f"{path}: not JSON ({error}); the file is damaged") from error
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config as one level, with dots in the keys."""
     found = {}
     for name, value in values.items():
         inner = isinstance(value, dict)
-        found |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+        found |= flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
     return found
 
 
@@ -48,24 +53,34 @@ def _public(values: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
+def checkpoint_folder(workdir: Path, config: dict[str, Any]) -> str:
+    """Where the checkpoints of a run are, a folder or a bucket's URL; `config` is nested."""
+    return config["run"].get("checkpoints") or str(workdir / CHECKPOINTS)
+
+
 def latest_step(workdir: Path) -> int:
-    """The step of the latest checkpoint; 0 where there is none, or no work directory."""
-    names = [path.name for path in (workdir / CHECKPOINTS).glob("*")]
+    """The step of the latest checkpoint, unchecked; 0 where there is none, or no work directory."""
+    if not (workdir / CONFIG).is_file():
+        return 0
+    folder = epath.Path(checkpoint_folder(workdir, read_config(workdir)))
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def check_same_config(workdir: Path, config: dict[str, Any]) -> None:
-    """Refuse a config that is not the run's, but for keys under `run`.
+    """Refuse a config that is not the run's, but for keys under `run` other than the place of its
+    checkpoints.
 
     `config` is nested, of JSON values.  A run that has no checkpoint yet may have any.
     """
     if not latest_step(workdir):
         return
-    before, now = _flat(read_config(workdir)), _flat(_public(config))
+    place = "run.checkpoints"
+    before, now = ({place: "", **flat(c)} for c in (read_config(workdir), _public(config)))
     differing = [
         f"{key} (was {before.get(key)!r}, now {now.get(key)!r})"
         for key in sorted({*before, *now})
-        if before.get(key) != now.get(key) and not key.startswith("run.")
+        if before.get(key) != now.get(key) and (key == place or not key.startswith("run."))
     ]
     if differing:
         raise InputError(
@@ -87,6 +102,27 @@ def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
         raise InputError(
             f"--workdir={workdir}: {error.strerror}; choose a folder that can be written"
         ) from error
+
+
+def see_config(workdir: Path, config: dict[str, Any]) -> None:
+    """Wait until the config that process 0 wrote is seen here; InputError where it is not."""
+    deadline = time.monotonic() + SHARED_WITHIN
+    while not (workdir / CONFIG).exists() or read_config(workdir) != _public(config):
+        if time.monotonic() > deadline:
+            raise InputError(
+                f"--workdir={workdir}: what process 0 writes there is not seen by this one after "
+                f"{SHARED_WITHIN} s; choose a folder of storage that all hosts share"
+            )
+        time.sleep(0.2)
+
+
+def check_own_checkpoints(workdir: Path, folder: str, steps: list[int]) -> None:
+    """Refuse a folder with checkpoints in a work directory that has not made any."""
+    if steps and not (workdir / RUN).exists():
+        raise InputError(
+            f"{folder}: holds checkpoints of another run (steps {steps}); choose another "
+            "--config.run.checkpoints, or the --workdir of that run"
+        )
 
 
 def check_same_data(workdir: Path, **facts: int) -> None:

@@ -145,3 +145,70 @@ def test_bench_sweep_times_both_ways(tmp_path, capsys, one_device):
     assert "times cr_er" in capsys.readouterr().out
     with pytest.raises(InputError, match="resolution 200 px"):
         main.run(["bench", "sweep", "--swept=200"])
+
+
+def test_memory_of_the_compiled_step(tmp_path, capsys):
+    """What it says of eight devices: arguments are the state and a batch, byte for byte."""
+    words = ["bench", "memory", "--config=configs/large.py:quick", "--classes=2000", "--devices=8"]
+    words += ["--config.batch=32", "--config.model.bn_group=4", "--config.model.width=2"]
+    words += ["--config.model.embedding=16", "--config.optimizer.name=sgd"]
+    main.run([*words, f"--out={tmp_path}/memory.json"])
+    figures = json.loads((tmp_path / "memory.json").read_text())
+    assert "2,000 identities on 8 x cpu" in capsys.readouterr().out
+    assert figures["devices"]["count"] == 8
+    compiled, formula = figures["compiled"], figures["formula"]
+    assert formula["class matrix"] == 256 * 16 * 4
+    assert formula["gradients"] == formula["parameters"] + 32 * 16 * 4  # 32 of 256: the batch
+    assert formula["logits"] == 2 * 32 * 32 * 4
+    # parameters and momentum alike; the counters of the steps, those of the optimizer among them
+    state = 2 * (formula["parameters"] + formula["class matrix"]) + formula["statistics"]
+    assert state <= compiled["aliased"] <= state + 32
+    # images and labels of a device, the matrices of 17 crops at 112 px, the key
+    batch = 4 * (112 * 112 * 3 + 4) + 17 * 112 * 112 * 4 + 8
+    assert compiled["arguments"] - compiled["aliased"] == batch
+    assert formula["view matrices"] == 17 * 112 * 112 * 4
+    whole = compiled["arguments"] + compiled["outputs"] - compiled["aliased"]
+    assert compiled["peak"] == whole + compiled["temporaries"]
+    gathered = 32 * 16 * 4
+    assert gathered <= figures["communication"]["all-gather"] < 3 * gathered
+
+
+def test_memory_for_devices_that_are_not_there(monkeypatch):
+    called = []
+
+    def run(command, env):
+        called.append((command, env))
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    words = ["bench", "memory", "--config=configs/large.py:quick"]
+    with pytest.raises(SystemExit) as stopped:
+        main.run([*words, "--devices=16"])
+    assert stopped.value.code == 3
+    ((command, env),) = called
+    assert command[1:] == ["-m", "crfr.main", *words, "--devices=16"]
+    assert env["JAX_PLATFORMS"] == "cpu"
+    assert env["XLA_FLAGS"].endswith("--xla_force_host_platform_device_count=16")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=16")
+    with pytest.raises(InputError, match="gives 8 devices in spite of"):
+        main.run([*words, "--devices=16"])
+    with pytest.raises(InputError, match="leave --devices out"):
+        main.run([*words, "--devices=16", "--topology=v5e:2x4"])
+    with pytest.raises(InputError, match="batch 64 does not divide by 7 devices"):
+        main.run([*words, "--devices=7"])
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    with pytest.raises(InputError, match=r"topology=v5e:9x9: JAX has no such topology here"):
+        main.run([*words, "--topology=v5e:9x9"])
+
+
+def test_communication_is_read_from_the_program():
+    from crfr.bench.memory import communicated
+
+    text = """
+  %a = f32[2,3]{1,0} all-gather(%x), channel_id=1
+  %b = (bf16[4]{0}, s8[5]) all-reduce(%x, %y), channel_id=2
+  %c = f32[7]{0} all-reduce-start(%x), channel_id=3
+  %d = f32[7]{0} all-reduce-done(%c)
+  %e = f32[9]{0} add(%c, %c)
+"""
+    assert communicated(text) == {"all-gather": 24, "all-reduce": 8 + 5 + 28}

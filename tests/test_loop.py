@@ -9,8 +9,10 @@ import pytest
 from crfr.data.batches import train_batches
 from crfr.train import loop, sharding
 from crfr.train.checkpoint import Checkpoints
+from crfr.train.finite import FiniteCheck
 from crfr.train.log import Log
 from crfr.train.state import State
+from crfr.train.watchdog import Watchdog
 
 STEPS, SECONDS = 12, 0.08  # each of them, to read a batch and to run an update
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -54,7 +56,10 @@ class Nowhere(Checkpoints):
     def __init__(self):
         pass
 
-    def save(self, step, state):
+    def save(self, step, state, found=None):
+        pass
+
+    def wait(self):
         pass
 
 
@@ -76,7 +81,7 @@ def read_one_by_one(source):
         }
 
 
-def run(stream, device) -> float:
+def run(stream, device, watchdog=None) -> float:
     """Seconds of the loop; an update is a job for `device`, which does one at a time."""
     names = ("loss", "cross_entropy", "distance", "accuracy", "learning_rate")
 
@@ -88,7 +93,7 @@ def run(stream, device) -> float:
     next(stream)  # threads are running now
     before = time.monotonic()
     loop.train(
-        object.__new__(State),
+        State(np.zeros((), np.int32), {}, {}, {}),
         update,  # pyright: ignore[reportArgumentType]
         (),
         stream,
@@ -103,6 +108,8 @@ def run(stream, device) -> float:
         checkpoints=Nowhere(),
         log=Silent(),
         verify=None,
+        check=FiniteCheck("stop", 0),
+        watchdog=watchdog or Watchdog(0),
     )
     return time.monotonic() - before
 
@@ -118,3 +125,25 @@ def test_reading_and_updates_overlap(ahead):
     with ThreadPoolExecutor(1) as device:
         seconds = run(stream, device)
     assert STEPS * SECONDS * 0.99 < seconds < 1.6 * STEPS * SECONDS
+
+
+class Recorder(Watchdog):
+    """A watchdog that only remembers what it is told."""
+
+    def __init__(self):
+        super().__init__(0)
+        self.told = []
+
+    def phase(self, step, name):
+        self.told.append((step, name))
+
+
+def test_the_watchdog_is_told_every_phase():
+    stream = iter([{"image": np.zeros((4, 112, 112, 3), np.uint8), "label": np.zeros(4)}] * 99)
+    watchdog = Recorder()
+    with ThreadPoolExecutor(1) as device:
+        run(stream, device, watchdog)
+    turn = ["reading a batch", "dispatching the update", "waiting for the update before it"]
+    expected = [(step, name) for step in range(1, STEPS + 1) for name in turn]
+    last = ["waiting for the update", "saving", "waiting for the last save"]
+    assert watchdog.told == expected + [(STEPS, name) for name in last]

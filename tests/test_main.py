@@ -68,6 +68,9 @@ def documented_commands():
             for line in block.replace("\\\n", " ").splitlines():
                 if line.startswith("crfr "):
                     found.append(pytest.param(line, id=f"{document.name}: {line[:60]}"))
+    notebook = json.loads((ROOT / "launch/colab.ipynb").read_text())
+    lines = [line.strip() for cell in notebook["cells"] for line in cell["source"]]
+    found += [pytest.param(line[1:], id=line) for line in lines if line.startswith("!crfr ")]
     return found
 
 

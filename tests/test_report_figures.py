@@ -15,7 +15,17 @@ from sweeps import RESOLUTIONS, write_analysis, write_lines, write_sweep
 
 from crfr.evaluate.statistics import paired_test, resampling
 from crfr.evaluate.verification import kfold
-from crfr.report import comparison, figures, heatmap, models, pictures, tables, training, violins
+from crfr.report import (
+    comparison,
+    figures,
+    heatmap,
+    models,
+    pictures,
+    specialised,
+    tables,
+    training,
+    violins,
+)
 from crfr.report.drawing import INK, styles
 from crfr.report.page import write_report
 from crfr.report.render import VARIABLES
@@ -54,6 +64,7 @@ def test_every_figure_that_the_sweeps_allow_is_there(page):
         "cfp_fp",
         "What reducing does to the images",
         "What the paper says",
+        "The paper’s claims",
         "Training",
         "What was run",
         "What the words mean",
@@ -227,11 +238,11 @@ def test_specialised_models_are_points_of_one_curve(tmp_path):
     options = {"resolutions": (7, 16, 112), "pairs": 60}
     dirs = [write_sweep(tmp_path / m, m, **options) for m in ("baseline", "bt-7", "bt-16", "st-7")]
     report = models.read_report(dirs)
-    drawing = figures.specialised_figure(report, "lfw")
+    drawing = specialised.specialised_figure(report, "lfw")
     words = "".join(ET.fromstring(drawing.files[".svg"]).itertext())
     assert "bt-r, each at its own r" in words.lower()
     assert "st-r" not in words.lower()  # one model is no curve
-    assert figures.specialised_figure(models.read_report(dirs[:2]), "lfw") is None
+    assert specialised.specialised_figure(models.read_report(dirs[:2]), "lfw") is None
 
 
 def test_densities_follow_the_distances():

@@ -204,8 +204,23 @@ def test_bad_configs_are_refused(tmp_path, source, changes, message):
 def test_a_diverged_run_stops_with_the_step_named(tmp_path, source):
     config = small("baseline", **{"schedule.learning_rate": 1e30, "schedule.kind": "steps"})
     config.schedule.drops = ()
-    with pytest.raises(InputError, match=r"cross_entropy is nan at step \d: training has"):
+    with pytest.raises(InputError, match=r"loss is nan at step 2, .* between steps 1 and 2; no"):
         commands.train(config, tmp_path / "run", source=source)
+
+
+def test_skipped_steps_are_logged_and_counted_over_restarts(tmp_path, source, capsys):
+    """The first update throws the parameters so far off that no loss after it is finite."""
+    config = small("baseline", **{"schedule.learning_rate": 1e30, "schedule.kind": "steps"})
+    config.update_from_flattened_dict({"schedule.drops": (), "run.on_nan": "skip", "run.keep": 1})
+    commands.train(config, tmp_path / "run", source=source)
+    found = rows(tmp_path / "run")
+    assert [r["skipped"] for r in found] == [0, 1, 2, 3, 4, 5]
+    assert [r["loss"] is None for r in found] == [False, True, True, True, True, True]
+    assert "skipped 5" in capsys.readouterr().out
+    from crfr.train.log import Log
+
+    with Log(tmp_path / "run", 3) as log:
+        assert log.skipped == 2
 
 
 def test_an_unwritable_workdir_is_refused(tmp_path, source):

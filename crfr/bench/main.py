@@ -1,10 +1,10 @@
-"""`crfr bench step`, `crfr bench input` and `crfr bench sweep`: their flags."""
+"""`crfr bench step`, `memory`, `input`, `sweep` and `kills`: their flags."""
 
 from pathlib import Path
 
 from absl import flags
 
-from crfr.arguments import Flags, integers, need, parse, parse_config, ranges, string
+from crfr.arguments import Flags, folder, integers, need, parse, parse_config, ranges, string
 from crfr.errors import InputError, unknown
 
 
@@ -22,6 +22,34 @@ def bench_step(arguments: list[str]) -> None:
 
     out = Path(values.out) if values.out else None
     bench_step(values.config, values.classes, values.repeats, out)
+
+
+def bench_memory(arguments: list[str]) -> None:
+    """Tell the memory of a config's training step without running it."""
+
+    def define(values: Flags) -> None:
+        flags.DEFINE_integer("classes", 85742, "Identities.", lower_bound=2, flag_values=values)
+        flags.DEFINE_integer(
+            "devices", 0, "Of the mesh; 0: those that are there.", lower_bound=0, flag_values=values
+        )
+        string(values, "topology", "", "Of TPUs that need not be there, as v5e:2x4.")
+        string(values, "out", "", "Also write the figures to this JSON file.")
+
+    values = parse_config("bench memory", arguments, define)
+    need("bench memory", values, "config")
+    if values.devices and values.topology:
+        raise InputError("bench memory: --topology tells the devices; leave --devices out")
+    from crfr.bench.memory import bench_memory, on_virtual_devices
+
+    if not on_virtual_devices(values.devices, arguments):
+        out = Path(values.out) if values.out else None
+        bench_memory(
+            values.config,
+            values.classes,
+            devices=values.devices,
+            topology=values.topology,
+            out=out,
+        )
 
 
 def bench_input(arguments: list[str]) -> None:
@@ -95,11 +123,33 @@ def bench_sweep(arguments: list[str]) -> None:
     )
 
 
-BENCHES = {"step": bench_step, "input": bench_input, "sweep": bench_sweep}
+def bench_kills(arguments: list[str]) -> None:
+    """Kill trainings, conversions and sweeps at random moments, and see that nothing is lost."""
+
+    def define(values: Flags) -> None:
+        flags.DEFINE_integer("kills", 100, "How many.", lower_bound=1, flag_values=values)
+        flags.DEFINE_integer("seed", 0, "Of the moments.", lower_bound=0, flag_values=values)
+        flags.DEFINE_list("what", ["train", "convert", "sweep"], "Of these.", flag_values=values)
+        string(values, "out", None, "A new folder for the runs and kills.json.")
+
+    values = parse("bench kills", arguments, define)
+    need("bench kills", values, "out", "what")
+    from crfr.bench.kills import bench_kills
+
+    bench_kills(values.kills, values.what, folder("out", values.out), values.seed)
+
+
+BENCHES = {
+    "step": bench_step,
+    "memory": bench_memory,
+    "input": bench_input,
+    "sweep": bench_sweep,
+    "kills": bench_kills,
+}
 
 
 def bench(arguments: list[str]) -> None:
-    """Measure speed: crfr bench step, crfr bench input, crfr bench sweep."""
+    """Measure speed, memory, and what kills do: crfr bench step, memory, input, sweep, kills."""
     if arguments[:1] in (["--help"], ["-h"]):
         print("\n".join(f"crfr bench {name}: {f.__doc__}" for name, f in BENCHES.items()))
         return

@@ -11,6 +11,7 @@ and copies work without the lock: `crfr bench input` measures them against proce
 kB an image, times batch, times the `2 * threads + 1` batches that are read ahead or being read.
 """
 
+import hashlib
 from collections.abc import Iterator
 
 import grain
@@ -22,6 +23,7 @@ from crfr.data.records import Source, Unreadable, read_batch
 from crfr.errors import InputError
 
 ENDLESS = 2**40  # steps
+SAMPLE = 16  # images that stand for a source
 Batch = dict[str, UInt8[np.ndarray, "b h w c"] | Int32[np.ndarray, " b"]]
 
 
@@ -35,6 +37,14 @@ def shuffled(count: int, seed: int, start: int, stop: int) -> Int[np.ndarray, " 
         for epoch, place in places
     ]
     return np.array(drawn, np.int64)
+
+
+def sample_digest(source: Source, skip_unreadable: int = 0) -> str:
+    """What tells a source from another one, by the counts and a few images and labels: a hash."""
+    indices = np.linspace(0, len(source) - 1, min(SAMPLE, len(source))).astype(np.int64)
+    images, labels = read_batch(source, indices, Unreadable(skip_unreadable))
+    digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()[:16]
+    return f"{len(source)} images, {source.classes} identities, {digest}"
 
 
 class _Reader:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Float32, Int, Num, UInt8
 
 from crfr.errors import InputError
@@ -46,7 +46,8 @@ def compile_embed(
         return unit(embedding)
 
     whole, examples = replicated(mesh), by_example(mesh)
-    return jax.jit(embed, in_shardings=(whole, examples, examples), out_shardings=examples)
+    # whole, so that every process has them all; they are small beside the images
+    return jax.jit(embed, in_shardings=(whole, examples, examples), out_shardings=whole)
 
 
 def make_embed(
@@ -122,12 +123,17 @@ def embed_work(
         pixels[:real] = images[which[part]]
         sizes = np.full(size, resolutions[start], np.int32)
         sizes[:real] = resolutions[part]
-        result = embed(jax.device_put(pixels, place), jax.device_put(sizes, place))
+        result = embed(_spread(pixels, place), _spread(sizes, place))
         if before is not None:
             yield finish(*before)
         before = part, result
     if before is not None:
         yield finish(*before)
+
+
+def _spread(values: np.ndarray, place: NamedSharding) -> Array:
+    """An array over all devices, of which each process sends its own devices their parts."""
+    return jax.make_array_from_callback(values.shape, place, lambda part: values[part])
 
 
 def check_embeddings(

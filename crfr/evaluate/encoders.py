@@ -1,6 +1,6 @@
 """Models to measure.  A MODEL is
 
-- `WORKDIR[@STEP]`: the folder of a training run and one of its steps;
+- `WORKDIR[@STEP]`: the folder of a training run and one of its steps, or `WORKDIR@best`;
 - `FILE.onnx[:KEY=VALUE,...]`: an ONNX model and how its input is made (onnx_spec.py);
 - `module:function`: a Python function (foreign.py).
 """
@@ -23,10 +23,10 @@ from crfr.evaluate.onnx_spec import parse_onnx
 from crfr.model.resnet import ResNet
 from crfr.train import sharding
 from crfr.train.checkpoint import Checkpoints
-from crfr.train.state import init_state
-from crfr.workdir import read_config, read_starts
+from crfr.train.state import State, init_state
+from crfr.workdir import checkpoint_folder, read_config, read_starts
 
-FORMS = "WORKDIR[@STEP], FILE.onnx[:KEY=VALUE,...] or module:function"
+FORMS = "WORKDIR[@STEP|best], FILE.onnx[:KEY=VALUE,...] or module:function"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +86,10 @@ def load_encoder(
         folder = folder if at else spec
         if not Path(folder).is_dir() and (Path(folder).is_file() or ":" in folder):
             raise InputError(f"model {spec!r}: is none; a MODEL is {FORMS}")
-        if at and not (number.isascii() and number.isdecimal()):
-            raise InputError(f"model {spec!r}: the step after @ is not a number")
-        return _load_checkpoint(Path(folder), int(number) if at else None, build)
+        if at and number != "best" and not (number.isascii() and number.isdecimal()):
+            raise InputError(f"model {spec!r}: the step after @ is not a number, nor best")
+        asked = None if not at else number if number == "best" else int(number)
+        return _load_checkpoint(Path(folder), asked, build)
     return Encoder(
         model=name,
         step=None,
@@ -110,20 +111,27 @@ def _is_callable(spec: str) -> bool:
     return len(parts) == 2 and all(n.isidentifier() for part in parts for n in part.split("."))
 
 
-def _load_checkpoint(workdir: Path, step: int | None, build: Callable) -> Encoder:
+def load_state(
+    workdir: Path, asked: int | str | None, build: Callable
+) -> tuple[int, ResNet, State, dict[str, Any]]:
+    """(step, network, state, config) of a run at a step, "best" or the latest sound one, on every
+    device; `build` is as for `load_encoder`.
+    """
     config = read_config(workdir)
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        steps = checkpoints.steps()
-        step = max(steps, default=0) if step is None else step
-        if step not in steps:
-            raise InputError(
-                f"{workdir}: no checkpoint of step {step}; there are {steps or 'none'}"
-            )
+    with Checkpoints(checkpoint_folder(workdir, config)) as checkpoints:
+        step = checkpoints.choose(asked)
+        if not step:
+            raise InputError(f"{workdir}: no checkpoint yet; go on with its training")
         classes = read_starts(workdir)[-1]["classes"]
         network, tx = build(config)
         shapes = jax.eval_shape(partial(init_state, network, classes, tx), jax.random.key(0))
         whole = sharding.replicated(sharding.make_mesh())
         state = checkpoints.restore(step, shapes, jax.tree.map(lambda _: whole, shapes))
+    return step, network, state, config
+
+
+def _load_checkpoint(workdir: Path, asked: int | str | None, build: Callable) -> Encoder:
+    step, network, state, config = load_state(workdir, asked, build)
     variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
     return Encoder(
         model=str(workdir),

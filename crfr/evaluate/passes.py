@@ -11,7 +11,8 @@ from tqdm import tqdm
 from crfr.data.benchmarks import Benchmark
 from crfr.errors import InputError
 from crfr.evaluate import results, store
-from crfr.evaluate.embed import Embed, check_embeddings, embed_work
+from crfr.evaluate.embed import Embed, check_embeddings
+from crfr.evaluate.shared import embed_all
 
 SAVE_EVERY = 60.0  # seconds: what a kill may cost
 PROBES = 8  # kept embeddings a resolution that are made again, to see that they are the model's
@@ -91,8 +92,8 @@ def _embed_into(
             store.add(folder, resolution, len(benchmark.images), which[first:stop][at], values[at])
         held, first, saved = [values[rest:]], stop, time.monotonic()
 
-    for part, embeddings in embed_work(
-        embed, benchmark.images, which, sizes, mesh=mesh, batch=batch, pad=pad
+    for part, embeddings in embed_all(
+        embed, benchmark, which, sizes, mesh=mesh, batch=batch, pad=pad
     ):
         if held and embeddings.shape[1] != held[0].shape[1]:
             raise InputError(
@@ -127,7 +128,7 @@ def _probe(
         which = there[np.linspace(0, len(there) - 1, min(PROBES, len(there))).astype(int)]
         sizes = np.full(len(which), resolution)
         size = batch if pad else 1
-        parts = embed_work(embed, benchmark.images, which, sizes, mesh=mesh, batch=size, pad=pad)
+        parts = embed_all(embed, benchmark, which, sizes, mesh=mesh, batch=size, pad=pad)
         again = np.concatenate([found for _, found in parts])
         if again.shape[1] == before.shape[1]:
             distance = float(np.max(1 - np.einsum("nd,nd->n", before[which], again)))

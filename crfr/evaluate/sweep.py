@@ -23,6 +23,7 @@ from crfr.evaluate.passes import embed_missing, find_missing
 from crfr.evaluate.protocols import FULL, Protocol, needed
 from crfr.evaluate.samples import write_samples
 from crfr.evaluate.scores import bootstrap, finish_rows, protocol_lines, resample, scenario_lines
+from crfr.evaluate.shared import follow, release
 
 
 def sweep(
@@ -95,6 +96,7 @@ def sweep(
         if any(which.size for part in missing for which in part.values()):
             record()
             embed_missing(embed, benchmarks, missing, out, **batches)
+        release()
 
         rows, changed = [], False
         for benchmark, masks in zip(benchmarks, wanted, strict=True):
@@ -124,6 +126,13 @@ def sweep(
             record()
         environment.write_json(out / results.SUMMARY, summary)
     return rows
+
+
+def help_sweep(
+    encoder: Encoder, benchmarks: Sequence[Benchmark], *, mesh: Mesh, variant: str, flip: bool
+) -> None:
+    """The part of the other processes in the sweep that process 0 makes, of the same arguments."""
+    follow(make_embed(encoder, mesh, variant=variant, flip=flip), benchmarks, mesh=mesh)
 
 
 def _kept(out: Path, benchmark: Benchmark, resolution: int) -> np.ndarray:

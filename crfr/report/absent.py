@@ -1,5 +1,6 @@
 """Which of the paper's figures and tables a report has not, and what command would give them."""
 
+from crfr.report import paper
 from crfr.report.beside import lfw, table_1
 from crfr.report.figures import ZOOMS
 from crfr.report.models import FOREIGN, Report
@@ -30,7 +31,7 @@ def absent(report: Report) -> list[tuple[str, str]]:
         "Figs 3 and 4, reduced images and what is lost: no dataset analysis was given.",
         "crfr dataset --benchmark=SPEC --out=DIR, then crfr report --dataset=DIR",
     )
-    paired = all(m.pairs.get(b) for m in report.models for b in some if m.curve(b, "CR"))
+    paired = all(m.pairs.get(b) for m in report.singles for b in some if m.curve(b, "CR"))
     want(
         paired,
         "Figs 7, 10 and 14, distributions of distances, and paired tests: not every model has "
@@ -47,7 +48,7 @@ def absent(report: Report) -> list[tuple[str, str]]:
         "from 10 to 18 px.",
         f"{SWEEP} --resolutions=all",
     )
-    trained = [m for m in report.models if m.method not in FOREIGN]
+    trained = [m for m in report.singles if m.method not in FOREIGN]
     verified = any("verification_accuracy" in r for m in trained for r in training_records(m))
     want(
         verified or not trained,
@@ -64,6 +65,11 @@ def absent(report: Report) -> list[tuple[str, str]]:
         "Table 1: no model was measured at 64, 32 or 16 px.",
         f"{SWEEP} --resolutions=5,7,14,16,28,32,56,64,112",
     )
+    want(
+        any(paper.is_method(m.method) for m in report.models),
+        "The paper’s claims: no model here is of its methods.",
+        "crfr reproduce --data=SPEC --benchmarks=DIR --seeds=0,1,2",
+    )
     protocols = {p for m in report.models for (_, p, _) in m.drawn}
     want(
         protocols == set(PROTOCOLS),
@@ -71,7 +77,7 @@ def absent(report: Report) -> list[tuple[str, str]]:
         f"{SWEEP} --scenarios=CR,ER,protocols --protocols=FOLDER",
     )
     want(
-        any(m.matrices for m in report.models),
+        any(m.matrices for m in report.singles),
         "The matrix of every pair of resolutions: not measured.",
         f"{SWEEP} --scenarios=CR,ER,matrix",
     )

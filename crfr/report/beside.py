@@ -3,7 +3,7 @@
 from crfr.report import paper
 from crfr.report.models import FOREIGN, Model, Report
 from crfr.report.rows import Row
-from crfr.report.tables import MISSING, Cell, Table, percent
+from crfr.report.tables import MISSING, Cell, Table, fewer, lines, named, percent, spread
 from crfr.report.training import epoch_seconds
 
 SINGLE = {"112 px": 112, "5 px": 5}  # the protocols of table 2 that are one resolution
@@ -19,6 +19,14 @@ def _ours(model: Model, benchmark: str, protocol: str) -> Row | None:
     if protocol in SINGLE:
         return model.cells.get((benchmark, "CR", SINGLE[protocol]))
     return model.protocol(benchmark, protocol)
+
+
+def _accuracy(model: Model, row: Row | None, *small: str) -> Cell:
+    """An accuracy in %, with its spread over seeds and other small print."""
+    if row is None:
+        return (MISSING, *small[:1])
+    below = lines(spread(row, "accuracy", percent), *small, fewer(model, row))
+    return (percent(row.accuracy), below)
 
 
 def _difference(row: Row | None, theirs: float | None) -> Cell:
@@ -70,14 +78,16 @@ def table_2(report: Report) -> Table | None:
             hours = theirs["hours"] or 0.0
             time = (f"{hours:g} h", f"{hours / base:g} × baseline")
             body.append(((paper.display(method),), ("paper",), *cells, time))
-        cells = [(percent(row.accuracy) if row else MISSING,) for row in rows.values()]
-        body.append(((model.label,), ("ours",), *cells, times[model.label]))
+        cells = [_accuracy(model, row) for row in rows.values()]
+        body.append(((model.label,), ("ours", *named(model)[1:]), *cells, times[model.label]))
         if theirs:
             cells = [_difference(row, theirs[p]) for p, row in rows.items()]
             words = "ours − paper" if method == model.method else "ours − paper’s baseline"
             body.append(((model.label,), (words,), *cells, (MISSING,)))
     ranges = ", ".join(f"{name} {of}" for name, of in paper.PROTOCOLS.items() if of)
     note = f"CR accuracy on LFW in %, differences in points; {ranges}"
+    if any(model.runs for model in models):
+        note += "; below, ± the standard deviation over seeds"
     if own:
         note += "; the resolutions of our protocols are drawn anew, not the published ones"
     heads = ("model", "whose", *paper.PROTOCOLS, "an epoch")
@@ -107,8 +117,8 @@ def table_1(report: Report) -> Table | None:
         for r, row in zip(SPECIALISED, rows, strict=True):
             value = theirs.get((r, model.method))
             small = f"{_difference(row, value)[0]} to the paper" if row and value else ""
-            cells.append((percent(row.accuracy) if row else MISSING, small))
-        body.append(((model.label,), ("ours",), *cells))
+            cells.append(_accuracy(model, row, small))
+        body.append(((model.label,), ("ours", *named(model)[1:]), *cells))
     heads = ("model", "whose", *(f"{r} px" for r in SPECIALISED))
     note = (
         "CR accuracy on LFW in %. The paper’s BT-r and ST-r are another model at each resolution, "

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from crfr.report.drawing import stem
 from crfr.report.models import Model, Report
-from crfr.report.tables import MISSING, Table, percent
+from crfr.report.tables import MISSING, Table, named, percent
 
 DROPS = (1, 5, 10)  # points below the accuracy at the highest resolution
 
@@ -86,7 +86,7 @@ def break_table(report: Report, place: str) -> Table | None:
             ]
             guess = MISSING if found.guesses is None else f"{found.guesses} px"
             top = f"{percent(found.accuracy)} % at {found.top} px"
-            body.append(((model.label,), (top,), *held, (guess,)))
+            body.append((named(model), (top,), *held, (guess,)))
     if not body:
         return None
     heads = ("model", "accuracy", *(f"within {d} point{'s' * (d > 1)}" for d in DROPS), "guessing")

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from crfr.evaluate.statistics import paired_test, resampling
-from crfr.evaluate.verification import kfold
+from crfr.evaluate.verification import Verdict, kfold
 from crfr.report.drawing import stem
 from crfr.report.models import Model, Report
-from crfr.report.sides import Pairs
 from crfr.report.tables import MISSING, Cell, Table
 
 LEVEL = 0.05  # of p-values, after Holm's correction
@@ -27,13 +26,27 @@ class Difference:
     corrected: float
 
 
-def cr_scores(pairs: Pairs, resolution: int, thresholds: str) -> np.ndarray:
-    """The share of right held-out verdicts on each pair [p]: the mean of CR's two directions."""
-    halves = [
-        kfold(pairs.distances[name][resolution], pairs.same, thresholds=thresholds).correct
-        for name in ("CR_A", "CR_B")
-    ]
-    return np.mean(halves, axis=0, dtype=float)
+def verdict(
+    run: Model, benchmark: str, scenario: str, resolution: int, thresholds: str
+) -> Verdict | None:
+    """The held-out verdicts of a training in CR_A, CR_B or ER, found once; None without pairs."""
+    place = benchmark, scenario, resolution
+    if place not in run.verdicts:
+        pairs = run.pairs.get(benchmark)
+        values = pairs.at(scenario, resolution) if pairs else None
+        found = kfold(values, pairs.same, thresholds=thresholds) if pairs and values is not None else None  # fmt: skip  # noqa: E501
+        run.verdicts[place] = found
+    return run.verdicts[place]
+
+
+def scores(
+    run: Model, benchmark: str, scenario: str, resolution: int, thresholds: str
+) -> np.ndarray | None:
+    """The share of right held-out verdicts on each pair [p], in CR the mean of both directions."""
+    halves = ("CR_A", "CR_B") if scenario == "CR" else (scenario,)
+    found = [verdict(run, benchmark, half, resolution, thresholds) for half in halves]
+    right = [each.correct for each in found if each is not None]
+    return np.mean(right, axis=0, dtype=float) if len(right) == len(halves) else None
 
 
 def holm(p_values: list[float]) -> list[float]:
@@ -50,7 +63,10 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def paired_tests(report: Report, benchmark: str) -> list[Difference]:
-    """Every other model against the reference at the selected resolutions, corrected together."""
+    """Every other model against the reference at the selected resolutions, corrected together.
+
+    Of models of one training: `differences` has those of several seeds.
+    """
     reference = report.reference
     others = [m for m in report.models if m is not reference and benchmark in m.pairs]
     if benchmark not in reference.pairs or not others:
@@ -62,10 +78,11 @@ def paired_tests(report: Report, benchmark: str) -> list[Difference]:
         rivals = [m for m in others if r in m.pairs[benchmark].resolutions("CR")]
         if not rivals:
             continue
-        first = cr_scores(base, r, report.thresholds)
+        first = scores(reference, benchmark, "CR", r, report.thresholds)
         for model in rivals:
-            score = cr_scores(model.pairs[benchmark], r, report.thresholds)
-            found.append((model, r, paired_test(score, first, weights)))
+            score = scores(model, benchmark, "CR", r, report.thresholds)
+            if first is not None and score is not None:
+                found.append((model, r, paired_test(score, first, weights)))
     corrected = holm([test["p_value"] for _, _, test in found])
     return [
         Difference(m.label, r, t["difference"], t["low"], t["high"], t["p_value"], p)

@@ -1,12 +1,10 @@
-"""The figures whose horizontal axis is the resolution: the paper's figs 1, 5, 6, 9, 11, 12, 13."""
+"""The figures whose horizontal axis is the resolution: the paper's figs 1, 5, 6, 11, 12, 13."""
 
 import math
-import re
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from crfr.report import paper
 from crfr.report.drawing import (
     INK,
     PANEL,
@@ -44,16 +42,29 @@ class Curve:
 
 
 def accuracy_curve(rows: dict[int, Row], colour: str, marker: str, *, equal: bool) -> Curve:
-    """Accuracies in %: CR solid with the band of its 95 % intervals, ER dotted and without."""
+    """Accuracies in %: CR solid with a band, ER dotted and without.
+
+    The band is that of the 95 % intervals, or of several seeds ± the standard deviation.
+    """
     values = {r: 100 * row.accuracy for r, row in rows.items()}
     if equal:
         return Curve(values, colour, marker, ":", open_marker=True)
-    band = {
+    band = over_seeds(rows, "accuracy", 100) | {
         r: (100 * row.accuracy_low, 100 * row.accuracy_high)
         for r, row in rows.items()
-        if row.accuracy_low is not None and row.accuracy_high is not None
+        if row.std is None and row.accuracy_low is not None and row.accuracy_high is not None
     }
-    return Curve(values, colour, marker, band=band)
+    return Curve(values, colour, marker, band=dict(sorted(band.items())))
+
+
+def over_seeds(rows: dict[int, Row], name: str, unit: float = 1) -> dict[int, tuple[float, float]]:
+    """A figure's mean ± its standard deviation by resolution, where there are several seeds."""
+    found = {}
+    for r, row in rows.items():
+        if row.std and name in row.std:
+            mean, std = unit * getattr(row, name), unit * row.std[name]
+            found[r] = (mean - std, mean + std)
+    return found
 
 
 def curves_figure(
@@ -110,7 +121,7 @@ def curves_figure(
 
 
 def entries_of(models: list[Model], styles: Styles) -> list[Entry]:
-    return [Entry(model.label, *styles[model.label]) for model in models]
+    return [Entry(model.legend, *styles[model.label]) for model in models]
 
 
 def accuracy_figure(report: Report, place: str, styles: Styles) -> Drawing:
@@ -173,7 +184,7 @@ def benchmarks_figure(report: Report, model: Model) -> Drawing | None:
     if len(legend) < 2:
         return None
     figure = curves_figure(curves, PANEL, 3.6, "accuracy, %")
-    title = f"{model.label} on {len(legend)} benchmarks"
+    title = f"{model.legend} on {len(legend)} benchmarks"
     name = stem("benchmarks", model.label)
     return drawing(name, title, figure, [*legend, CROSS, EQUAL], description=title)
 
@@ -187,10 +198,11 @@ def distances_figure(model: Model, benchmark: str, kinds: list[Entry]) -> Drawin
             values = {r: v for r, row in rows.items() if (v := getattr(row, field)) is not None}
             if values:
                 line, faint = (":", True) if scenario == "ER" else ("-", False)
-                curves.append(Curve(values, kind.colour, kind.marker, line, open_marker=faint))
+                band = over_seeds(rows, field)
+                curves.append(Curve(values, kind.colour, kind.marker, line, band, faint))
     if not curves:
         return None
-    title = f"Mean distances of pairs, {model.label} on {benchmark}"
+    title = f"Mean distances of pairs, {model.legend} on {benchmark}"
     figure = curves_figure(curves, PANEL, 3.0, "mean cosine distance")
     name = stem("distances", benchmark, model.label)
     return drawing(name, title, figure, [*kinds, CROSS, EQUAL], description=title)
@@ -203,7 +215,8 @@ def thresholds_figure(report: Report, benchmark: str, styles: Styles) -> Drawing
         rows = model.curve(benchmark, "CR")
         values = {r: row.threshold for r, row in rows.items() if row.threshold is not None}
         if values:
-            curves.append(Curve(values, *styles[model.label]))
+            band = over_seeds(rows, "threshold")
+            curves.append(Curve(values, *styles[model.label], band=band))
             models.append(model)
     if not curves:
         return None
@@ -211,33 +224,3 @@ def thresholds_figure(report: Report, benchmark: str, styles: Styles) -> Drawing
     figure = curves_figure(curves, PANEL, 3.0, "threshold, cosine distance")
     legend = entries_of(models, styles)
     return drawing(stem("thresholds", benchmark), title, figure, legend, description=title)
-
-
-def specialised_figure(report: Report, place: str) -> Drawing | None:
-    """Models trained for one resolution, each at its own, beside the baseline (fig. 9).
-
-    None without two such models of one kind.
-    """
-    families: dict[str, dict[int, Row]] = {}
-    for model in report.measured(place):
-        if match := re.fullmatch(r"(bt|st)-(\d+)", model.method):
-            own = model.curve(place, "CR").get(int(match[2]))
-            if own is not None:
-                families.setdefault(match[1], {})[int(match[2])] = own
-    families = {name: rows for name, rows in families.items() if len(rows) > 1}
-    if not families:
-        return None
-    curves, legend = [], []
-    if report.reference.method == "baseline" and (rows := report.reference.curve(place, "CR")):
-        own = {r for rows in families.values() for r in rows}
-        curves.append(
-            accuracy_curve({r: row for r, row in rows.items() if r in own}, INK, "^", equal=False)
-        )
-        legend.append(Entry("baseline", INK, "^"))
-    for number, (name, rows) in enumerate(families.items(), 1):
-        look = style(number)
-        curves.append(accuracy_curve(dict(sorted(rows.items())), *look, equal=False))
-        legend.append(Entry(f"{paper.display(name)}-r, each at its own r", *look))
-    title = f"Models trained for one resolution, on {place}"
-    figure = curves_figure([c for c in curves if c.values], PANEL, 3.0, "accuracy, %")
-    return drawing(stem("specialised", place), title, figure, legend, description=title)

@@ -32,6 +32,12 @@ def _doubt(model: Model, benchmark: str, resolutions: list[int]) -> float:
     return fmean(((r.accuracy_high or 0.0) - (r.accuracy_low or 0.0)) / 2 for r in rows)
 
 
+def _seeds(models: list[Model]) -> list[str]:
+    """A sentence on the models whose numbers are means over seeds; none without."""
+    several = [f"{model.label} ({len(model.runs)})" for model in models if model.runs]
+    return [f"Numbers are means over training seeds of {_joined(several)}."] if several else []
+
+
 def _when(resolution: int, highest: int) -> str:
     both = resolution == highest == 112
     return "when both photos have 112 px" if both else f"when one of the two has {resolution} px"
@@ -82,8 +88,9 @@ def findings(report: Report, benchmark: str) -> tuple[str, list[str]]:
 
     others = [model for model in ranked if model is not first and model not in baselines]
     sentences += break_sentences(first, benchmark, name)
+    seeds = _seeds(models)
     if not others:
-        return headline, sentences
+        return headline, sentences + seeds
     best, rival = (others[0], first) if baseline else (first, others[0])
     gain = round(at(best, lowest) - at(rival, lowest), 1)
     noise = 100 * max(_doubt(m, benchmark, lowest) for m in (best, rival))
@@ -122,4 +129,4 @@ def findings(report: Report, benchmark: str) -> tuple[str, list[str]]:
         f"Averaged over {len(shared)} resolutions, {overall.label} has the highest accuracy "
         f"({at(overall, shared):.1f} %)."
     )
-    return headline, sentences
+    return headline, sentences + seeds

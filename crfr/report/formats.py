@@ -34,7 +34,8 @@ def to_html(table: Table, link: str = "") -> str:
     places = range(len(table.heads)) if table.page is None else table.page
 
     def cell(cell: Cell) -> str:
-        text = f"<b>{escape(cell[0])}</b>" if cell[2:] == ("best",) else escape(cell[0])
+        text = escape(cell[0]).replace("\n", "<br>")
+        text = f"<b>{text}</b>" if cell[2:] == ("best",) else text
         # "; " parts the small print into lines
         small = "<br>".join(map(escape, _small(cell).split("; ")))
         return text + (f"<small>{small}</small>" if small else "")
@@ -63,8 +64,10 @@ def to_csv(table: Table) -> str:
     """All columns, one line a row; the small print in columns of its own."""
     printed = [any(_small(row[i]) for row in table.rows) for i in range(len(table.heads))]
     heads: list[str] = []
-    for head, small in zip(table.heads, printed, strict=True):
-        heads += [head, f"{head}: {table.small or 'note'}"] if small else [head]
+    for place, (head, small) in enumerate(zip(table.heads, printed, strict=True)):
+        # below a model's name there is the number of its seeds
+        what = table.small or "note" if place else "seeds"
+        heads += [head, f"{head}: {what}"] if small else [head]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(heads)

@@ -18,6 +18,30 @@ DEGRADATIONS = {
 }
 
 
+def _seeds(report: Report) -> list[tuple[str, str]]:
+    """What is said of several seeds; nothing where no model has any."""
+    if not any(model.runs for model in report.models):
+        return []
+    return [
+        (
+            "Seeds, ±",
+            "Trainings whose configs differ only in the seed are one model here. Its numbers are "
+            "means over seeds, ± the sample standard deviation (n − 1) over them; every training’s "
+            "own rows are in rows.csv. An interval of such a mean holds 95 % of what other seeds "
+            "and other pairs would give.",
+        ),
+        (
+            "Difference over seeds",
+            "The mean difference of two models, each seed against the same seed, on the same "
+            "pairs. Half its 95 % interval is √((t s / √n)² + (1.96 e)²): s is the sample standard "
+            "deviation of the n seeds’ differences, t Student’s 97.5 % quantile for n − 1 degrees "
+            "of freedom, e the standard error over pairs of their mean. With one seed it is "
+            "1.96 e: that leaves out that another seed would train another network. A model "
+            "without a seed is compared with every seed of the other.",
+        ),
+    ]
+
+
 def glossary(report: Report) -> list[tuple[str, str]]:
     """(term, definition) in plain text, of what a page of this report speaks of."""
     row = next(r for s in report.sweeps for r in s.rows if r.thresholds == report.thresholds)
@@ -98,6 +122,7 @@ def glossary(report: Report) -> list[tuple[str, str]]:
             "one low resolution, ST-M1 at one of several for each image, ST-M2 at all of them "
             "(section 6.2).",
         ),
+        *_seeds(report),
     ] + (
         [("Average", f"Benchmark {AVERAGE}: the unweighted mean over {', '.join(report.average)}.")]
         if report.average

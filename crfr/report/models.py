@@ -12,28 +12,25 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from crfr.errors import InputError
+from crfr.evaluate.verification import Verdict
 from crfr.report import paper
+from crfr.report.alike import check_alike, chosen_mode
 from crfr.report.analysis import Analysis, read_analysis
 from crfr.report.rows import AVERAGE, DRAWN, PAIRED, PROTOCOLS, Row, Sweep, read_sweep
-from crfr.report.sides import (
-    Matrix,
-    Pairs,
-    Samples,
-    read_matrix,
-    read_pairs,
-    read_samples,
-)
+from crfr.report.seeds import Group, find_groups, key_of, mean_row, seed_of
+from crfr.report.sides import Matrix, Pairs, Samples, read_matrix, read_pairs, read_samples
 
-CONDITIONS = ("degradation", "flip")  # alike in all rows of a report
 FOREIGN = ("onnx", "callable")  # methods of models that crfr did not train
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model at a step, with all its sweeps.
+    """A model at a step with all its sweeps, or several that differ only in their seed.
 
     `cells` maps (benchmark, scenario, resolution in px) to a row, `drawn` (benchmark, protocol,
-    how its resolutions were drawn).  `pairs` and `matrices` are by benchmark.
+    how its resolutions were drawn).  `pairs` and `matrices` are by benchmark.  With `runs`, one
+    Model a seed by rising seed, the rows are means over them, and `pairs` and `matrices` are empty:
+    those are a single training's.  `verdicts` keeps what `differences` has judged once.
     """
 
     label: str
@@ -44,6 +41,25 @@ class Model:
     drawn: dict[tuple[str, str, str], Row] = field(default_factory=dict)
     pairs: dict[str, Pairs] = field(default_factory=dict)
     matrices: dict[str, Matrix] = field(default_factory=dict)
+    seed: int | None = None
+    runs: tuple["Model", ...] = ()
+    verdicts: dict[tuple[str, str, int], Verdict | None] = field(default_factory=dict)
+
+    @property
+    def singles(self) -> tuple["Model", ...]:
+        """The trainings behind the rows, one Model each."""
+        return self.runs or (self,)
+
+    @property
+    def one(self) -> "Model":
+        """The training whose distributions, matrices and samples are shown: that of the lowest
+        seed, which its label names where there are several."""
+        return self.singles[0]
+
+    @property
+    def legend(self) -> str:
+        """The label, and of how many seeds the numbers are means."""
+        return f"{self.label}, {len(self.runs)} seeds" if self.runs else self.label
 
     @cached_property
     def _curves(self) -> dict[tuple[str, str], dict[int, Row]]:
@@ -77,6 +93,11 @@ class Report:
     samples: dict[str, Samples]
     analysis: Analysis | None
 
+    @property
+    def singles(self) -> list[Model]:
+        """Every training on its own."""
+        return [run for model in self.models for run in model.singles]
+
     def measured(self, benchmark: str, scenario: str = "CR") -> list[Model]:
         return [m for m in self.models if m.curve(benchmark, scenario)]
 
@@ -98,49 +119,6 @@ class Report:
     def condition(self, name: str) -> list[str]:
         """The values of a field over all rows, in order of appearance."""
         return list(dict.fromkeys(str(getattr(r, name)) for s in self.sweeps for r in s.rows))
-
-
-def _check_alike(sweeps: list[Sweep]) -> None:
-    """Accuracies measured in different ways may not stand in one table."""
-    where: dict[tuple, dict] = {}
-
-    def note(what: tuple, value: object, sweep: Sweep) -> None:
-        where.setdefault(what, {}).setdefault(value, {})[sweep.path] = None
-
-    for sweep in sweeps:
-        model = f"{sweep.rows[0].model!r}, step {sweep.rows[0].step}"
-        note(("fingerprint of model", model), sweep.about["model_fingerprint"], sweep)
-        for name, benchmark in sweep.about["benchmarks"].items():
-            note(("fingerprint of benchmark", repr(name)), benchmark["fingerprint"], sweep)
-        for row in sweep.rows:
-            for name in CONDITIONS:
-                note((name,), getattr(row, name), sweep)
-            note(("number of pairs", f"of {row.benchmark!r}, {row.scenario}"), row.pairs, sweep)
-            if row.drawn is not None and row.average_of is None:
-                draw = f"of {row.benchmark!r}, {row.scenario}, {row.drawn}"
-                note(("resolutions", draw), row.source, sweep)
-            if row.average_of is not None:
-                note(("benchmarks", f"of {AVERAGE!r}"), ", ".join(sorted(row.average_of)), sweep)
-    for what, values in where.items():
-        if len(values) > 1:
-            found = "; ".join(f"{v!r} in {', '.join(map(str, dirs))}" for v, dirs in values.items())
-            raise InputError(f"sweeps differ in {' '.join(what)}: {found}: report them apart")
-
-
-def _chosen_mode(sweeps: list[Sweep], thresholds: str | None) -> str:
-    """The mode of thresholds that is reported: the one asked for, "exact", or the only one."""
-    modes = sorted({row.thresholds for sweep in sweeps for row in sweep.rows})
-    mode = thresholds or ("exact" if "exact" in modes else modes[0])
-    if not thresholds and mode != "exact" and len(modes) > 1:
-        raise InputError(f"rows of thresholds {', '.join(modes)}: choose with --thresholds=MODE")
-    for sweep in sweeps:
-        if mode not in {row.thresholds for row in sweep.rows}:
-            there = ", ".join(sorted({row.thresholds for row in sweep.rows}))
-            raise InputError(
-                f"{sweep.path}: no rows of thresholds {mode!r}, only of {there}: "
-                f"give --thresholds, or sweep that model with --thresholds={mode}"
-            )
-    return mode
 
 
 def _name(model: str, method: str) -> str:
@@ -189,7 +167,7 @@ def _by_place(rows: Iterable[tuple[tuple, Row, Path]]) -> dict[tuple, Row]:
     return found
 
 
-def _model(label: str, sweeps: list[Sweep], benchmarks: tuple[str, ...], mode: str) -> Model:
+def _run(label: str, sweeps: list[Sweep], benchmarks: tuple[str, ...], mode: str) -> Model:
     rows = [(row, s.path) for s in sweeps for row in s.rows if row.thresholds == mode]
     split = [[], []]
     for row, path in rows:
@@ -211,7 +189,27 @@ def _model(label: str, sweeps: list[Sweep], benchmarks: tuple[str, ...], mode: s
         _by_place(split[1]),
         {name: found for name, found in pairs.items() if found is not None},
         {name: found for name, found in matrices.items() if found is not None},
+        seed_of(sweeps[0]),
     )
+
+
+def _means(rows: list[dict[tuple, Row]]) -> dict[tuple, Row]:
+    """The means of the rows of each place, over the seeds that have it."""
+    places = dict.fromkeys(place for each in rows for place in each)
+    return {place: mean_row([each[place] for each in rows if place in each]) for place in places}
+
+
+def _model(label: str, group: Group, benchmarks: tuple[str, ...], mode: str) -> Model:
+    """The model of the sweeps of one training, or of several that differ only in their seed."""
+    if len(group) == 1:
+        return _run(label, group[0], benchmarks, mode)
+    name, _, method = key_of(group)
+    if label != _name(name, method):  # what tells recipes apart is the name of the first training
+        label = f"{label[:-1]} and {len(group) - 1} more)"
+    runs = tuple(_run(f"{label}, seed {seed_of(s[0])}", s, benchmarks, mode) for s in group)
+    sweeps = tuple(sweep for run in runs for sweep in run.sweeps)
+    cells, drawn = _means([run.cells for run in runs]), _means([run.drawn for run in runs])
+    return Model(label, runs[0].method, runs[0].step, sweeps, cells, drawn, runs=runs)
 
 
 def read_report(
@@ -221,21 +219,20 @@ def read_report(
     if not paths:
         raise InputError("no sweep directory: give --sweep=DIR, or several as DIR,DIR")
     sweeps = [read_sweep(path) for path in dict.fromkeys(paths)]
-    _check_alike(sweeps)
-    mode = _chosen_mode(sweeps, thresholds)
+    check_alike(sweeps)
+    mode = chosen_mode(sweeps, thresholds)
     rows = [row for sweep in sweeps for row in sweep.rows if row.thresholds == mode]
     benchmarks = tuple(dict.fromkeys(r.benchmark for r in rows if r.benchmark != AVERAGE))
     average = next((tuple(row.average_of) for row in rows if row.average_of), ())
-    groups: dict[tuple[str, int | None, str], list[Sweep]] = {}
-    for sweep in sweeps:
-        row = sweep.rows[0]
-        groups.setdefault((row.model, row.step, row.method), []).append(sweep)
-    keys = sorted(groups, key=lambda key: (paper.order(key[2]), key[1] or 0))
-    labels = zip(keys, _labels(keys), strict=True)
-    models = tuple(_model(label, groups[key], benchmarks, mode) for key, label in labels)
+    groups = find_groups(sweeps)
+    labels = _labels([key_of(group) for group in groups])
+    models = tuple(
+        _model(label, group, benchmarks, mode) for label, group in zip(labels, groups, strict=True)
+    )
     samples = {}
     for name in benchmarks:
-        same = [m.pairs[name].same for m in models if name in m.pairs]
+        runs = [run for model in models for run in model.singles]
+        same = [run.pairs[name].same for run in runs if name in run.pairs]
         if any(not np.array_equal(same[0], other) for other in same[1:]):
             raise InputError(f"pairs of {name!r} differ between sweeps: sweep those models again")
         found = [read_samples(s, name) for s in sweeps if name in s.about["benchmarks"]]

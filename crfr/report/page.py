@@ -14,6 +14,7 @@ from crfr.errors import InputError
 from crfr.report import paper
 from crfr.report.absent import absent
 from crfr.report.beside import table_1, table_2
+from crfr.report.claims import claims_section
 from crfr.report.drawing import Styles, stem, styles
 from crfr.report.figures import entries_of
 from crfr.report.files import Folder, check_folder, write_folder
@@ -38,7 +39,7 @@ def _training(report: Report, styles: Styles, folder: Folder) -> str:
     """Curves and notes; empty where crfr trained none of the models."""
     drawn = training_figures(list(report.models), styles)
     notes = []
-    for model in report.models:
+    for model in report.singles:
         if model.method in FOREIGN and not training_records(model):
             continue
         records = training_records(model)
@@ -50,7 +51,9 @@ def _training(report: Report, styles: Styles, folder: Folder) -> str:
         elif broken:
             notes.append(f"{model.label}: {broken} log lines without a finite loss (gaps).")
     panels = "".join(folder.panel(drawing) for drawing in drawn)
-    trained = [model for model in report.models if training_records(model)]
+    trained = [model for model in report.models if any(map(training_records, model.singles))]
+    several = any(model.runs for model in trained)
+    seeds = " Thin lines are single seeds, the others their means." if several else ""
     if not drawn and not notes:
         return ""
     figure = (
@@ -58,7 +61,8 @@ def _training(report: Report, styles: Styles, folder: Folder) -> str:
         "</div><figcaption>Loss is cross-entropy summed over the views of an image, plus the "
         "weighted cosine distance between its high- and low-resolution views where a method has it "
         "(eq. 7), so that losses of different methods do not compare. Accuracy at full resolution "
-        "over epochs is the paper’s fig. 15. Long logs are drawn as means.</figcaption></figure>"
+        f"over epochs is the paper’s fig. 15. Long logs are drawn as means.{seeds}</figcaption>"
+        "</figure>"
     )
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
     return f'<section id="training"><h2>Training</h2>{figure if drawn else ""}{notes}</section>'
@@ -106,6 +110,10 @@ def _facts(report: Report) -> str:
         else:
             each = "; ".join(f"{value} ({', '.join(who)})" for value, who in values.items())
             facts.append(f"{name} differs: {each}")
+    grouped: dict[int, list[str]] = {}
+    for model in report.models:
+        grouped.setdefault(len(model.runs), []).append(model.label)
+    facts += [f"mean over {n} seeds: {', '.join(who)}" for n, who in sorted(grouped.items()) if n]
     return " · ".join(facts)
 
 
@@ -121,16 +129,19 @@ def _absent(report: Report) -> str:
 
 
 def _rows_csv(report: Report) -> str:
-    """Every row of the report, one line each."""
+    """Every row of every training, one line each."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     names: list[str] = []
-    for model in report.models:
-        for row in [*model.cells.values(), *model.drawn.values()]:
+    runs = [(model.label, run) for model in report.models for run in model.singles]
+    for label, run in runs:
+        for row in [*run.cells.values(), *run.drawn.values()]:
             values = asdict(row)
-            tar = values.pop("tar")
+            for name in ("tar", "seeds", "std"):
+                del values[name]
             values["average_of"] = " ".join(row.average_of or [])
-            values = {"label": model.label} | values | {f"tar_{far}": v for far, v in tar.items()}
+            values = {"label": label, "seed": run.seed} | values
+            values |= {f"tar_{far}": v for far, v in row.tar.items()}
             if not names:
                 names = list(values)
                 writer.writerow(names)
@@ -141,7 +152,7 @@ def _rows_csv(report: Report) -> str:
 def _add_numbers(report: Report, folder: Folder) -> None:
     """All rows, and every figure of every matrix with its resolutions."""
     folder.files["rows.csv"] = _rows_csv(report).encode()
-    for model in report.models:
+    for model in report.singles:
         for benchmark, matrix in model.matrices.items():
             for name, values in matrix.figures.items():
                 heads = ",".join(["first px \\ second px", *map(str, matrix.resolutions)])
@@ -160,7 +171,7 @@ def page(report: Report, folder: Folder) -> str:
     first = report.places[0]
     headline, sentences = findings(report, first)
     css = importlib.resources.files("crfr.report").joinpath("page.css").read_text("utf-8")
-    names = {sweep.path: model.label for model in report.models for sweep in model.sweeps}
+    names = {sweep.path: run.label for run in report.singles for sweep in run.sweeps}
     sections, links = [], []
     for order, place in enumerate(report.places):
         if place == AVERAGE:
@@ -174,6 +185,7 @@ def page(report: Report, folder: Folder) -> str:
     parts = [
         ("dataset", "The images", _dataset(report, folder)),
         ("paper", "The paper", _paper(report, folder)),
+        ("claims", "Its claims", claims_section(report, folder)),
         ("training", "Training", _training(report, looks, folder)),
     ]
     _add_numbers(report, folder)

@@ -54,6 +54,9 @@ TABLE_1: list[tuple[int, str, float]] = [
 ]
 
 
+METHODS = ("baseline", "bt-r", "bt-m", "st-r", "st-m1", "st-m2")  # in the paper's order
+
+
 def display(method: str) -> str:
     """A method's name as the paper prints it.
 
@@ -65,8 +68,12 @@ def display(method: str) -> str:
 
 def order(method: str) -> tuple[int, int, str]:
     """A sort key: baseline, BT-r by r, BT-M, ST-r by r, ST-M1, ST-M2 as in the paper, the rest."""
-    names = ["baseline", "bt-r", "bt-m", "st-r", "st-m1", "st-m2"]
     match = re.fullmatch(r"(bt|st)-(\d+)", method)
     name = f"{match[1]}-r" if match else method
-    rank = names.index(name) if name in names else len(names)
+    rank = METHODS.index(name) if name in METHODS else len(METHODS)
     return rank, int(match[2]) if match else 0, method
+
+
+def is_method(method: str) -> bool:
+    """Whether a method is one of the paper's."""
+    return order(method)[0] < len(METHODS)

@@ -32,7 +32,7 @@ def _img(image: Image.Image, words: str, kind: str = "") -> str:
 def _verdict(report: Report, benchmark: str, pair: int, same: bool, r: int) -> list[tuple]:
     """(model, distance, threshold, nearer, right) in CR_B at r px, of the models that have them."""
     found = []
-    for model in report.models:
+    for model in (each.one for each in report.models):  # of several seeds that one
         pairs = model.pairs.get(benchmark)
         row = model.cells.get((benchmark, "CR_B", r))
         if (

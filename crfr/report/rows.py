@@ -7,7 +7,7 @@ Missing side files and metrics are not wrong: the page leaves those parts out an
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -33,10 +33,11 @@ AGAIN = "sweep that model again with `crfr sweep`"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of rows.jsonl.
+    """One line of rows.jsonl, or the mean of those of several seeds.
 
     Accuracies, TAR, EER and AUC are fractions, thresholds and distances cosine distances,
     resolutions px.  Figures that a mean over benchmarks need not have may be None in its rows.
+    Of a mean over `seeds` trainings, `std` has the figures' sample standard deviations by name.
     """
 
     model: str
@@ -67,6 +68,8 @@ class Row:
     eer: float | None
     auc: float | None
     pairs: int
+    seeds: int = 1
+    std: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def check_record(
 
 
 def _row(record: dict, where: str) -> Row:
-    kinds = {field.name: field.type for field in fields(Row)}
+    kinds = {field.name: field.type for field in fields(Row) if field.default is MISSING}
     for name, kind in kinds.items():
         if float in (kind, *get_args(kind)) and type(record.get(name)) is int:
             record[name] = float(record[name])  # JSON writers may write 1.0 as 1

@@ -3,6 +3,7 @@
 from crfr.report import figures
 from crfr.report.breaks import break_table
 from crfr.report.comparison import difference_table, paired_tests
+from crfr.report.differences import seed_table
 from crfr.report.drawing import Entry, Styles
 from crfr.report.files import Folder
 from crfr.report.findings import findings
@@ -11,8 +12,10 @@ from crfr.report.heatmap import matrix_figures
 from crfr.report.models import Model, Report
 from crfr.report.pictures import sample_pairs, sample_table
 from crfr.report.render import for_page, swatch
+from crfr.report.specialised import specialised_figure
 from crfr.report.tables import (
     accuracy_table,
+    below,
     distance_table,
     merit_table,
     protocol_table,
@@ -53,19 +56,22 @@ def _models(models: list[Model], styles: Styles) -> list[list[Entry]]:
 def _accuracy(report: Report, place: str, styles: Styles, folder: Folder) -> str:
     """The main figure, its tables, where models break, and the zoomed parts."""
     models = [m for m in report.models if m.curve(place, "CR") or m.curve(place, "ER")]
+    several = any(model.runs for model in models)
     if not models:  # protocols alone were measured
         return ""
     drawn = folder.figure(figures.accuracy_figure(report, place, styles))
     lines = [figures.entries_of(models, styles), [figures.CROSS, figures.EQUAL]]
     zooms = [folder.panel(d) for d in figures.zoom_figures(report, place, styles)]
-    special = figures.specialised_figure(report, place)
+    special = specialised_figure(report, place)
     return (
         f"<figure>{legend(lines)}{drawn}<figcaption>"
         "Share of photo pairs judged correctly as one person or two. Solid: CR, one image of each "
-        "pair is reduced; the band is the 95 % interval. Dotted: ER, both images are reduced. The "
-        "axis of resolutions is logarithmic.</figcaption></figure>"
+        "pair is reduced; the band is the 95 % interval"
+        + (", or of several seeds their mean ± standard deviation" if several else "")
+        + ". Dotted: ER, both images are reduced. The axis of resolutions is logarithmic."
+        "</figcaption></figure>"
         + "".join(folder.table(accuracy_table(report, place, s)) for s in ("CR", "ER"))
-        + '<p class="note">Below each accuracy its 95 % interval'
+        + f'<p class="note">Below each accuracy its {below(report)}'
         + ("; the best of each column is bold.</p>" if len(models) > 1 else ".</p>")
         + folder.table(break_table(report, place))
         + _panels("Close up", _models(models, styles), zooms, "CR accuracy near 7 and near 14 px, "
@@ -116,10 +122,10 @@ def _distances(report: Report, benchmark: str, styles: Styles, folder: Folder) -
         "Mean cosine distances of pairs of one person and of two people (the paper’s fig. 6). "
         "Where the two curves meet, a model can no longer tell.",
     )
-    models = [model for model in report.models if benchmark in model.pairs]
+    models = [model.one for model in report.models if benchmark in model.one.pairs]
     violins = []
     for model in models:
-        equal = len(models) == 1 or model is report.reference
+        equal = len(models) == 1 or model is report.reference.one
         for drawing, scenario in violin_figures(model, benchmark, equal=equal):
             violins.append(folder.panel(drawing, f"{model.label}, {scenario}"))
     parts += _panels(
@@ -128,7 +134,7 @@ def _distances(report: Report, benchmark: str, styles: Styles, folder: Folder) -
         violins,
         "Left halves: pairs of one person; right halves: pairs of two people; all peaks are "
         "equally wide. A short line is the median, a dashed one the threshold (the paper’s figs 7, "
-        "10, 14).",
+        f"10, 14).{_one_seed(report)}",
     )
     best = figures.thresholds_figure(report, benchmark, styles)
     return parts + _panels(
@@ -140,9 +146,15 @@ def _distances(report: Report, benchmark: str, styles: Styles, folder: Folder) -
     )
 
 
+def _one_seed(report: Report) -> str:
+    """What a figure of single trainings says where there are several seeds."""
+    several = any(model.runs for model in report.models)
+    return " Of several seeds one is shown, as named: a mean would blur it." if several else ""
+
+
 def _matrices(report: Report, benchmark: str, folder: Folder) -> str:
     panels = []
-    for model in report.models:
+    for model in (each.one for each in report.models):
         drawn = matrix_figures(model, benchmark)
         for drawing, words in zip(drawn, ("accuracy, %", "threshold"), strict=False):
             panels.append(folder.panel(drawing, f"{model.label}, {words}"))
@@ -151,7 +163,8 @@ def _matrices(report: Report, benchmark: str, folder: Folder) -> str:
         [],
         panels,
         "The first image of each pair at the resolution of the row, the second at that of the "
-        "column. The diagonal is ER; the row and the column of 112 px are the two halves of CR.",
+        "column. The diagonal is ER; the row and the column of 112 px are the two halves of CR."
+        f"{_one_seed(report)}",
     )
 
 
@@ -179,6 +192,7 @@ def benchmark_section(
         f'<section id="place-{order}"><h2>{escape(benchmark)}</h2>{lead}'
         + _accuracy(report, benchmark, styles, folder)
         + folder.table(tests)
+        + folder.table(seed_table(report, benchmark))
         + folder.table(protocol_table(report, benchmark))
         + sample_pairs(report, benchmark)
         + _distances(report, benchmark, styles, folder)

@@ -25,10 +25,24 @@ FARTHEST = 2.0 + 1e-4  # a cosine distance, with what float32 adds to it
 
 @dataclass(frozen=True)
 class Pairs:
-    """Cosine distances [p] of a benchmark's pairs, by scenario of HALVES and resolution in px."""
+    """Cosine distances [p] of a benchmark's pairs, by scenario of HALVES and resolution in px.
+
+    `distances` has them at the selected resolutions, `at` at all: `rows` has the row of the arrays
+    of `path` by scenario and resolution.
+    """
 
     same: Bool[np.ndarray, " p"]
     distances: dict[str, dict[int, Float[np.ndarray, " p"]]]
+    path: Path
+    rows: dict[str, dict[int, int]]
+
+    def at(self, scenario: str, resolution: int) -> Float[np.ndarray, " p"] | None:
+        """The distances of a scenario, from the file where they are not kept; None without."""
+        kept = self.distances[scenario].get(resolution)
+        row = self.rows[scenario].get(resolution)
+        if kept is not None or row is None:
+            return kept
+        return _load(self.path, (scenario,))[scenario][row]
 
     def resolutions(self, scenario: str) -> list[int]:
         """Those at which a scenario has distances, rising; CR needs both of its halves."""
@@ -105,6 +119,7 @@ def read_pairs(sweep: Sweep, benchmark: str) -> Pairs | None:
     if same.all() or not same.any():
         raise InputError(f"{path}: all pairs are of one kind: delete it and {AGAIN}")
     found: dict[str, dict[int, np.ndarray]] = {}
+    rows: dict[str, dict[int, int]] = {}
     for name in HALVES:
         array = arrays.get(name, np.full((len(resolutions), pairs), np.nan))
         if array.shape != (len(resolutions), pairs) or array.dtype.kind != "f":
@@ -112,12 +127,16 @@ def read_pairs(sweep: Sweep, benchmark: str) -> Pairs | None:
         measured = [i for i in range(len(resolutions)) if not np.isnan(array[i]).any()]
         _check(path, name, array[measured], (len(measured), pairs), -1e-4, FARTHEST)
         found[name] = {resolutions[i]: array[i] for i in measured}
+        rows[name] = {resolutions[i]: i for i in measured}
     for row in sweep.rows:
         if row.benchmark == benchmark and row.scenario in HALVES:
             _check_means(path, row, found[row.scenario].get(row.resolution or 0), same)
     kept = selected(sorted(set.union(*(set(part) for part in found.values()))))
-    distances = {name: {r: found[name][r] for r in kept if r in found[name]} for name in HALVES}
-    return Pairs(same, distances) if kept else None
+    # copies: a view would keep the whole file in memory, of every seed of every model
+    distances = {
+        name: {r: found[name][r].copy() for r in kept if r in found[name]} for name in HALVES
+    }
+    return Pairs(same, distances, path, rows) if kept else None
 
 
 def _check_means(path: Path, row: Row, distance: np.ndarray | None, same: np.ndarray) -> None:

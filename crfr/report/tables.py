@@ -40,6 +40,34 @@ def distance(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3f}"
 
 
+def named(model: Model) -> Cell:
+    """The model's name; below it the number of seeds that its numbers are means of."""
+    return (model.label, f"{len(model.runs)} seeds") if model.runs else (model.label,)
+
+
+def spread(row: Row, name: str, form: Callable[[float | None], str]) -> str:
+    """± a figure's standard deviation over seeds; empty for a row of one seed."""
+    return f"± {form(row.std[name])}" if row.std and name in row.std else ""
+
+
+def fewer(model: Model, row: Row) -> str:
+    """How many seeds a row is of, where that is not all of the model's."""
+    if row.seeds == len(model.singles):
+        return ""
+    return f"{row.seeds} seed{'s' * (row.seeds > 1)}"
+
+
+def lines(*parts: str) -> str:
+    """Small print of those parts that there are, each on a line of its own."""
+    return "; ".join(filter(None, parts))
+
+
+def columns(resolutions: list[int]) -> list[int]:
+    """The resolutions that a table on the page has of all that were measured, rising."""
+    everyone = set(COLUMNS) <= set(resolutions)
+    return list(COLUMNS) if everyone else chosen(resolutions, len(COLUMNS))
+
+
 def interval(low: float | None, high: float | None) -> str:
     """An interval of fractions, in %."""
     return "" if low is None or high is None else f"{percent(low)}–{percent(high)}"
@@ -63,9 +91,15 @@ def _grid(
     body = []
     for model in models:
         rows = model.curve(place, scenario)
-        body.append(((model.label,), *(cell(rows[r]) if r in rows else (MISSING,) for r in resolutions)))  # fmt: skip  # noqa: E501
-    shown = list(COLUMNS) if set(COLUMNS) <= set(resolutions) else chosen(resolutions, len(COLUMNS))
-    page = (0, *(1 + resolutions.index(r) for r in shown))
+        cells: list[Cell] = []
+        for r in resolutions:
+            if r not in rows:
+                cells.append((MISSING,))
+                continue
+            text, small, *mark = cell(rows[r])
+            cells.append((text, lines(small, fewer(model, rows[r])), *mark))
+        body.append((named(model), *cells))
+    page = (0, *(1 + resolutions.index(r) for r in columns(resolutions)))
     heads = ("model", *(f"{r} px" for r in resolutions))
     file, title, note, small = words
     name = stem(file, scenario, place)
@@ -73,7 +107,7 @@ def _grid(
 
 
 def accuracy_table(report: Report, place: str, scenario: str) -> Table | None:
-    """Accuracy in % and its 95 % interval; the best of several is marked."""
+    """Accuracy in %, its 95 % interval or its spread over seeds; the best of several is marked."""
     rivals = len(report.measured(place, scenario)) > 1
     best: dict[int, float] = {}
     for model in report.models:
@@ -82,20 +116,33 @@ def accuracy_table(report: Report, place: str, scenario: str) -> Table | None:
             best[r] = max(best.get(r, 0.0), float(percent(row.accuracy)))
 
     def cell(row: Row) -> Cell:
-        text, small = percent(row.accuracy), interval(row.accuracy_low, row.accuracy_high)
+        small = spread(row, "accuracy", percent) or interval(row.accuracy_low, row.accuracy_high)
+        text = percent(row.accuracy)
         first = rivals and float(text) == best[row.resolution or 0]
         return (text, small, "best") if first else (text, small)
 
     title = f"{scenario} accuracy on {place}, %"
-    return _grid(report, place, scenario, ("accuracy", title, "", "95 % interval"), cell)
+    return _grid(report, place, scenario, ("accuracy", title, "", below(report)), cell)
+
+
+def below(report: Report) -> str:
+    """What stands below accuracies."""
+    over_seeds = (
+        ", or ± standard deviation over seeds" if any(m.runs for m in report.models) else ""
+    )
+    return f"95 % interval{over_seeds}"
 
 
 def distance_table(report: Report, benchmark: str, scenario: str) -> Table | None:
     """Threshold, and the mean distances of pairs of one person and of two people."""
 
     def cell(row: Row) -> Cell:
-        means = f"{distance(row.positive_distance)} | {distance(row.negative_distance)}"
-        return distance(row.threshold), means
+        kinds = ("positive_distance", "negative_distance")
+        means = " | ".join(
+            " ".join(filter(None, [distance(getattr(row, kind)), spread(row, kind, distance)]))
+            for kind in kinds
+        )
+        return distance(row.threshold), lines(spread(row, "threshold", distance), means)
 
     title = f"{scenario} thresholds on {benchmark}"
     note = "cosine distances; below each, the mean distance of pairs of one person | of two people"
@@ -104,14 +151,17 @@ def distance_table(report: Report, benchmark: str, scenario: str) -> Table | Non
 
 def merit_table(report: Report, benchmark: str, scenario: str) -> Table | None:
     """TAR at fixed FAR, EER and AUC at a few resolutions, with the reason of what is missing."""
-    body, reasons = [], []
+    body: list[tuple[Cell, ...]] = []
+    reasons: list[str] = []
     for model in report.measured(benchmark, scenario):
-        rows = model.curve(benchmark, scenario)
+        rows, head = model.curve(benchmark, scenario), named(model)
         for r in selected(list(rows))[::-1]:
             row = rows[r]
-            tar = [(percent(row.tar[far]),) for far in FARS]
-            auc = MISSING if row.auc is None else f"{row.auc:.4f}"
-            body.append(((model.label,), (f"{r} px",), *tar, (percent(row.eer),), (auc,)))
+            tar = [(percent(row.tar[far]), spread(row, f"tar {far}", percent)) for far in FARS]
+            eer = percent(row.eer), spread(row, "eer", percent)
+            auc = _area(row.auc), spread(row, "auc", _area)
+            body.append((head, (f"{r} px", fewer(model, row)), *tar, eer, auc))
+            head = (model.label,)  # the seeds once
             reasons += [row.tar_reason] if row.tar_reason else []
     if not body:
         return None
@@ -121,7 +171,12 @@ def merit_table(report: Report, benchmark: str, scenario: str) -> Table | None:
         note += f". {MISSING}: {'; '.join(dict.fromkeys(reasons))}"
     title = f"{scenario} error rates on {benchmark}"
     name = stem("error-rates", scenario, benchmark)
-    return Table(name, title, note, ("model", "resolution", *rates, "EER", "AUC"), tuple(body))
+    heads = ("model", "resolution", *rates, "EER", "AUC")
+    return Table(name, title, note, heads, tuple(body), "± standard deviation over seeds")
+
+
+def _area(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.4f}"
 
 
 def protocol_table(report: Report, place: str) -> Table | None:
@@ -140,16 +195,18 @@ def protocol_table(report: Report, place: str) -> Table | None:
                 if row is None:
                     cells.append((MISSING,))
                     continue
-                spread = f"; ± {percent(row.draws_std)} over draws" if row.draws > 1 else ""
-                small = interval(row.accuracy_low, row.accuracy_high) + spread
-                cells.append((percent(row.accuracy), small.removeprefix("; ")))
+                small = interval(row.accuracy_low, row.accuracy_high)
+                over_seeds = spread(row, "accuracy", percent)
+                small = f"{over_seeds} over seeds" if over_seeds else small
+                over_draws = f"± {percent(row.draws_std)} over draws" if row.draws > 1 else ""
+                cells.append((percent(row.accuracy), lines(small, over_draws, fewer(model, row))))
             sources = dict.fromkeys(row.source or "" for row in rows if row)
             words = {
                 "published": "published",
                 "file": "from files",
                 "seeded": f"{' '.join(sources) or 'seeded'}, {draws} draws",
             }[how]
-            body.append(((model.label,), (words,), *cells))
+            body.append((named(model), (words,), *cells))
     if not body:
         return None
     title = f"Protocols on {place}, CR accuracy, %"
@@ -158,7 +215,8 @@ def protocol_table(report: Report, place: str) -> Table | None:
         "The second image of each pair is reduced to a resolution drawn for it alone "
         "(section 6.3); ± is the standard deviation over draws"
     )
-    return Table(stem("protocols", place), title, note, heads, tuple(body), "95 % interval")
+    note += ", or over seeds" if any(m.runs for m in report.models) else ""
+    return Table(stem("protocols", place), title, note, heads, tuple(body), below(report))
 
 
 def summary_table(sweeps: list[Path]) -> str:
@@ -179,11 +237,11 @@ def summary_table(sweeps: list[Path]) -> str:
             title = f"CR accuracy in %, average of {', '.join(report.average)}"
         if len(resolutions) < len(everywhere):
             title += f" ({len(resolutions)} of {len(everywhere)} resolutions)"
-        width = max([len(model.label) for model in models] + [len("model")])
-        lines = [title, "model".ljust(width) + "".join(f"{f'{r} px':>7}" for r in resolutions)]
+        width = max([len(model.legend) for model in models] + [len("model")])
+        text = [title, "model".ljust(width) + "".join(f"{f'{r} px':>7}" for r in resolutions)]
         for model in models:
             rows = model.curve(place, "CR")
             cells = [percent(rows[r].accuracy) if r in rows else MISSING for r in resolutions]
-            lines.append(model.label.ljust(width) + "".join(f"{cell:>7}" for cell in cells))
-        parts.append("\n".join(lines))
+            text.append(model.legend.ljust(width) + "".join(f"{cell:>7}" for cell in cells))
+        parts.append("\n".join(text))
     return "\n\n".join(parts)

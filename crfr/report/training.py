@@ -12,6 +12,8 @@ from crfr.report.render import Drawing, drawing
 
 POINTS = 200  # a curve has at most so many points: means over stretches of the log
 
+Points = list[tuple[float, float]]  # (x, y) of a curve; NaN where a log has no finite number
+
 # (name on the page, key of metrics.jsonl): the curves of training, where the model has them
 TRAINING = (
     ("Loss", "loss"),
@@ -29,29 +31,43 @@ def _number(record: dict, name: str) -> float:
     return math.nan
 
 
-def _series(records: list[dict], key: str, x: str) -> tuple[list[float], list[float]]:
-    """(x, y) of a curve; NaN, a gap in the line, where a record has no finite number.
+def _thinned(points: Points) -> Points:
+    """Long logs as means over stretches of equal length; NaN, a gap in the line, without any."""
+    stretch = -(-len(points) // POINTS)
+    return [
+        tuple(  # pyright: ignore[reportReturnType]
+            fmean(numbers) if (numbers := [n for n in values if n == n]) else math.nan
+            for values in zip(*points[start : start + stretch], strict=True)
+        )
+        for start in range(0, len(points), stretch or 1)
+    ]
 
-    Long logs are thinned to means over stretches of equal length.
-    """
-    stretch = -(-len(records) // POINTS)
-    xs, ys = [], []
-    for start in range(0, len(records), stretch or 1):
-        part = records[start : start + stretch]
-        for values, name in ((xs, x), (ys, key)):
-            numbers = [n for n in (_number(record, name) for record in part) if n == n]
-            values.append(fmean(numbers) if numbers else math.nan)
-    return xs, ys
+
+def _mean(curves: list[Points]) -> Points:
+    """The mean over seeds at every x that all of them have; NaN where one has no number."""
+    if len(curves) == 1:
+        return curves[0]
+    by_x = [dict(curve) for curve in curves]
+    shared = [x for x, _ in curves[0] if all(x in values for values in by_x)]
+    return [(x, fmean(values[x] for values in by_x)) for x in shared]
 
 
 def training_records(model: Model) -> list[dict]:
-    """The metrics up to the model's step, of its first sweep that has any."""
+    """The metrics of a training up to the model's step, of its first sweep that has any."""
     metrics = next((sweep.metrics for sweep in model.sweeps if sweep.metrics), ())
     return [record for record in metrics if model.step is None or record["step"] <= model.step]
 
 
 def epoch_seconds(model: Model) -> float | None:
-    """Seconds an epoch of the training, from its first log line to its last; None without."""
+    """Seconds an epoch of the training, from its first log line to its last; None without.
+
+    Of several seeds the mean of those that have it.
+    """
+    found = [seconds for run in model.singles if (seconds := _epoch_seconds(run)) is not None]
+    return fmean(found) if found else None
+
+
+def _epoch_seconds(model: Model) -> float | None:
     records = [
         (epoch, seconds)
         for record in training_records(model)
@@ -67,26 +83,35 @@ def epoch_seconds(model: Model) -> float | None:
 def _panel(
     models: list[Model], styles: Styles, key: str, benchmark: str | None, name: str
 ) -> Drawing | None:
-    """One curve a model, over steps, or epochs for accuracy on a benchmark; None without curves."""
+    """One curve a model, over steps, or epochs for accuracy on a benchmark; None without curves.
+
+    Of several seeds each is a thin line, and their mean the curve.
+    """
     figure, axes = axes_of(PANEL, 1.9 if key == "learning_rate" else 2.7)
     seen: list[float] = []
     drawn: list[Model] = []
     for model in models:
-        records = [
-            record
-            for record in training_records(model)
-            if key in record and (benchmark is None or record.get("benchmark") == benchmark)
-        ]
-        x, y = _series(records, key, "epoch" if benchmark is not None else "step")
-        # a method without the term logs zeros
-        if not any(value == value and value != 0 for value in y):
+        unit = 100 if "accuracy" in key else 1
+        curves: list[Points] = []
+        for run in model.singles:
+            points = [
+                (_number(record, "epoch" if benchmark is not None else "step"), y)
+                for record in training_records(run)
+                if key in record and (benchmark is None or record.get("benchmark") == benchmark)
+                for y in [unit * _number(record, key)]
+            ]
+            # a method without the term logs zeros
+            if any(y == y and y != 0 for _, y in points):
+                curves.append(points)
+        if not curves:
             continue
-        seen += [value for value in y if value == value]
-        if "accuracy" in key:
-            y = [100 * value for value in y]
+        seen += [y for points in curves for _, y in points if y == y]
         colour, marker = styles[model.label]
-        look = {"marker": marker, "markersize": 4} if len(y) <= 40 else {}
-        axes.plot(x, y, color=colour, linewidth=1.3, **look)
+        for points in curves if len(curves) > 1 else ():
+            axes.plot(*zip(*_thinned(points), strict=True), color=colour, linewidth=0.6, alpha=0.5)
+        if mean := _thinned(_mean(curves)):
+            look = {"marker": marker, "markersize": 4} if len(mean) <= 40 else {}
+            axes.plot(*zip(*mean, strict=True), color=colour, linewidth=1.3, **look)
         drawn.append(model)
     if not seen:
         return None
@@ -106,7 +131,8 @@ def training_figures(models: list[Model], styles: Styles) -> list[Drawing]:
     benchmarks = dict.fromkeys(
         str(record.get("benchmark"))
         for model in models
-        for record in training_records(model)
+        for run in model.singles
+        for record in training_records(run)
         if "verification_accuracy" in record
     )
     panels = [(f"Accuracy on {b}, 112 px, %", "verification_accuracy", b) for b in benchmarks]

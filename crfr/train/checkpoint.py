@@ -1,32 +1,66 @@
-"""Checkpoints on Orbax: asynchronous, atomic, the latest few kept."""
+"""Checkpoints on Orbax: asynchronous, atomic, with a manifest that is checked before a restore."""
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
 
 from crfr.errors import InputError
-from crfr.workdir import CHECKPOINTS
+from crfr.train import manifest, sound
+from crfr.train.retention import ranked
+
+Keep = Callable[[Sequence[int], Mapping[int, float]], set[int]]
+Verification = Mapping[str, Any]  # benchmark: its name, accuracy: a fraction
+
+
+class Sealed(ocp.StandardCheckpointHandler):
+    """Orbax's handler of trees, which writes the manifest before the step's folder gets its name.
+
+    Orbax calls `finalize` in process 0 when all processes have written, in the thread that saves.
+    """
+
+    verification: Verification | None = None  # of the save under way
+
+    def finalize(self, directory: epath.Path) -> None:
+        super().finalize(directory)
+        manifest.write(directory, self.verification)
 
 
 class Checkpoints:
-    """The checkpoints of a work directory; a context manager that finishes pending saves.
+    """The checkpoints of a run; a context manager that finishes pending saves.
 
-    A step's folder appears under its name only when the save is complete, so a killed or failed
-    save leaves the checkpoints before it as they were.
+    A step's folder appears under its name only when the save is complete, manifest included, so a
+    killed or failed save leaves the checkpoints before it as they were.  `folder` is local or a
+    bucket's.  `keep` tells which steps are not deleted, from all there are and the accuracies of
+    those that were verified (retention.py); without it they are read only.
     """
 
-    def __init__(self, workdir: Path, keep: int | None = None, read_only: bool = False):
-        self._folder = workdir.resolve() / CHECKPOINTS
+    def __init__(self, folder: str | Path, keep: Keep | None = None):
+        self._folder = epath.Path(folder)
+        if "://" not in str(folder):
+            self._folder = epath.Path(Path(folder).resolve())
+        if keep is None and not self._folder.is_dir():
+            raise InputError(f"{folder}: no such folder; give the --workdir of a training run")
+        self._keep = keep
+        self._sealed = Sealed()
+        self._verified: dict[int, Verification | None] = {}
+        registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+        for kind in (ocp.args.StandardSave, ocp.args.StandardRestore):
+            registry.add(manifest.ITEM, kind, self._sealed)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=not read_only, read_only=read_only
+            create=keep is not None,
+            read_only=keep is None,
+            cleanup_tmp_directories=keep is not None,  # of saves that were killed
+            preservation_policy=None if keep is None else self,
         )
-        if read_only and not self._folder.is_dir():
-            raise InputError(
-                f"{workdir}: holds no {CHECKPOINTS} folder; give the --workdir of a training run"
-            )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._manager = ocp.CheckpointManager(
+            self._folder, options=options, handler_registry=registry
+        )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -41,20 +75,90 @@ class Checkpoints:
             self._manager.close()
 
     def steps(self) -> list[int]:
-        """The steps that can be restored, ascending."""
+        """The steps that are there, ascending."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: Any) -> None:
-        """Start saving; returns once the arrays are copied off the devices."""
+    def save(self, step: int, state: Any, found: Mapping[str, Any] | None = None) -> None:
+        """Start saving; returns once the arrays are copied off the devices.
+
+        `found` is the verification row of this step, where there is one.
+        """
+        self.wait()  # Orbax would; the manifest of the save before needs its own verification
+        verification = found and {
+            "benchmark": found["benchmark"],
+            "accuracy": found["verification_accuracy"],
+        }
+        self._sealed.verification = self._verified[step] = verification
         self._guard(lambda: self._manager.save(step, args=ocp.args.StandardSave(state)))
 
     def wait(self) -> None:
         """Wait for pending saves; a save that failed is reported here or at the next save."""
         self._guard(self._manager.wait_until_finished)
 
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Orbax's question after each save, the new step included."""
+        del context
+        assert self._keep is not None
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        keep = self._keep(steps, self.accuracies(steps))
+        return [step in keep for step in steps]
+
+    def accuracies(self, steps: Sequence[int]) -> dict[int, float]:
+        """Of the steps that were verified, on the benchmark of the last of them."""
+        for step in steps:
+            if step not in self._verified:
+                try:
+                    found = manifest.read(manifest.place(self._folder, step))
+                except ValueError:
+                    found = None  # is reported when it is to be restored
+                self._verified[step] = found and found["verification"]
+        known = {step: v for step in sorted(steps) if (v := self._verified[step])}
+        last = known[max(known)]["benchmark"] if known else None
+        return {step: v["accuracy"] for step, v in known.items() if v["benchmark"] == last}
+
+    def choose(self, asked: int | str | None = None) -> int:
+        """The step to restore, the files of which are as its manifest says: the one that is asked
+        for ("best": the most accurate), else the latest sound one; 0 where there are none.
+
+        Damaged steps after the latest sound one are named on stderr and, unless read only, set
+        aside under another name.  Process 0 looks, all get its answer.  Raises InputError, naming
+        the files, where the step that is asked for, or every step, is damaged.
+        """
+        chosen, refusal = -1, None
+        if jax.process_index() == 0:
+            try:
+                chosen = self._find(asked)
+            except InputError as error:
+                refusal = error
+        chosen = int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
+        if refusal is not None:
+            raise refusal
+        if chosen < 0:
+            raise InputError(f"{self._folder}: no step to restore; process 0 says why")
+        self._manager.reload()
+        return chosen
+
+    def _find(self, asked: int | str | None) -> int:
+        steps = self.steps()
+        if asked is None:
+            return sound.latest(self._folder, steps, set_aside=self._keep is not None)
+        if asked == "best":
+            order = ranked(self.accuracies(steps))
+            if not order:
+                raise InputError(
+                    f"{self._folder}: none of the steps {steps or 'there'} was verified on a "
+                    "benchmark, so none is the best; give a step"
+                )
+            asked = order[0]
+        sound.check(self._folder, steps, int(asked))
+        return int(asked)
+
     def restore(self, step: int, state: Any, sharding: Any) -> Any:
         """The state saved at a step; `state` gives shapes and types, `sharding` the place of each
-        leaf.
+        leaf.  The step is one of `choose`: nothing is checked here.
+
+        Class matrices lose or gain rows of zeros at their end where the number of devices asks for
+        other padding (state.py).  All other shapes follow from the run's config and classes.
         """
         target = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -62,7 +166,8 @@ class Checkpoints:
             sharding,
         )
         try:
-            return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+            # not strict: the rows of the class matrix may be others
+            return self._manager.restore(step, args=ocp.args.StandardRestore(target, strict=False))
         except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
             raise InputError(
                 f"{self._folder / str(step)}: does not restore ({_first_line(error)}); use another "

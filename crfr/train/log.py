@@ -18,22 +18,38 @@ class Log:
     """Appends to `metrics.jsonl`; on a resume, lines later than the restored step are dropped.
 
     The clock goes on from the last line, so `seconds` is the run's duration without stopped time.
+    Only where it `writes`, one of several processes, is anything written; all check the scalars.
     """
 
-    def __init__(self, workdir: Path, step: int, *, tensorboard: bool = False, show: bool = True):
+    def __init__(
+        self,
+        workdir: Path,
+        step: int,
+        *,
+        tensorboard: bool = False,
+        show: bool = True,
+        writes: bool = True,
+    ):
+        self._writer, self._file, self._start = None, None, time.monotonic()
+        self.skipped = 0
+        if not writes:
+            return
         self._writer = _tensorboard_writer(workdir) if tensorboard else None
         self._path = workdir / FILE
         kept = [row for row in read_lines(self._path) if row["step"] <= step]
         write_lines(self._path, kept)
         self._file = self._path.open("ab", buffering=0)  # unbuffered: a line is there or failed
-        self._start = time.monotonic() - (kept[-1]["seconds"] if kept else 0.0)
+        self._start -= kept[-1]["seconds"] if kept else 0.0
+        # of the run so far: a save writes the line of its step before
+        self.skipped = next((r["skipped"] for r in reversed(kept) if "skipped" in r), 0)
         self._show = show
 
     def __enter__(self) -> "Log":
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._writer is not None:
             self._writer.close()
 
@@ -46,6 +62,8 @@ class Log:
                     f"{name} is {value} at step {row['step']}: training has diverged; lower "
                     "schedule.learning_rate or add schedule.warmup_epochs"
                 )
+        if self._file is None:
+            return
         data = (json.dumps(row, allow_nan=False) + "\n").encode()
         try:
             if self._file.write(data) < len(data):

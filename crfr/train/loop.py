@@ -4,8 +4,7 @@ Each turn, in this order: read a batch, dispatch the update, wait for the update
 the scalars that are due (one step late, so that the device never waits for the log), verify, save.
 """
 
-import signal
-import threading
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,11 +15,14 @@ from jax.sharding import Mesh
 
 from crfr.data.batches import Batch
 from crfr.train.checkpoint import Checkpoints
+from crfr.train.finite import FiniteCheck
 from crfr.train.log import Log, duration
 from crfr.train.schedule import due
 from crfr.train.sharding import by_example
 from crfr.train.state import State
 from crfr.train.step import Scalars, Update
+from crfr.train.stops import Stops
+from crfr.train.watchdog import Watchdog
 
 
 def train(
@@ -40,31 +42,39 @@ def train(
     checkpoints: Checkpoints,
     log: Log,
     verify: Callable[[State], dict[str, Any]] | None,
+    check: FiniteCheck,
+    watchdog: Watchdog,
 ) -> State:
     """Train from step `start` to `total`.
 
     `batch` is the global batch, `images` the size of the training set (for epochs), the three
-    `..._every` are in steps.  `verify(state)` returns the scalars of a verification row.  On
+    `..._every` are in steps.  `verify(state)` returns the scalars of a verification row.
+    `check` looks at every loss and at the states to be saved; `watchdog` is told the phases.  On
     SIGTERM or Ctrl-C the loop saves after the update under way and raises SystemExit(128 + signal);
     a second one ends it at once.
     """
     place = by_example(mesh)
     pending: tuple[int, Scalars] | None = None
     previous: Scalars | None = None
-    asked: list[int] = []
+    unseen: tuple[int, Scalars] | None = None  # not yet looked at
     mark, marked = time.monotonic(), start
 
-    def ask(number: int, _: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
+    def look() -> None:
+        nonlocal unseen
+        if unseen is not None:
+            (step, scalars), unseen = unseen, None
+            check.look(step, scalars, checkpoints.steps)
 
     def write_pending() -> None:
         nonlocal pending, mark, marked
         if pending is None:
             return
         (step, scalars), pending = pending, None
-        values = {name: float(v) for name, v in jax.device_get(scalars).items()}
+        shown = {name: float(v) for name, v in jax.device_get(scalars).items()}
+        values: dict[str, Any] = dict(shown)
+        if "skipped" in shown:  # the loss of such a step is no number for a curve
+            values = {name: v if math.isfinite(v) else None for name, v in shown.items()}
+            values["skipped"] = check.skipped
         rate = (step - marked) * batch / (time.monotonic() - mark)
         mark, marked = time.monotonic(), step
         log.write(
@@ -74,19 +84,18 @@ def train(
                 **values,
                 "images_per_second": round(rate, 1),
             },
-            f"step {step}/{total}  epoch {step * batch / images:.2f}  loss {values['loss']:.3f} "
-            f"(ce {values['cross_entropy']:.3f}, distance {values['distance']:.4f})  accuracy "
-            f"{100 * values['accuracy']:.1f} %  lr {values['learning_rate']:.2g}  {rate:.0f} "
-            f"images/s  left {duration((total - step) * batch / max(rate, 1e-9))}",
+            f"step {step}/{total}  epoch {step * batch / images:.2f}  loss {shown['loss']:.3f} "
+            f"(ce {shown['cross_entropy']:.3f}, distance {shown['distance']:.4f})  accuracy "
+            f"{100 * shown['accuracy']:.1f} %  lr {shown['learning_rate']:.2g}  {rate:.0f} "
+            f"images/s  left {duration((total - step) * batch / max(rate, 1e-9))}"
+            + (f"  skipped {check.skipped}" if check.skipped else ""),
         )
 
-    # handlers can be set in the main thread only
-    main = threading.current_thread() is threading.main_thread()
-    stops = (signal.SIGTERM, signal.SIGINT) if main else ()
-    handlers = {number: signal.signal(number, ask) for number in stops}
-    try:
+    with Stops(mesh) as stops:
         for step in range(start + 1, total + 1):
+            watchdog.phase(step, "reading a batch")
             examples = next(stream)
+            watchdog.phase(step, "dispatching the update")
             image, label = (
                 jax.make_array_from_process_local_data(place, np.asarray(examples[name]))
                 for name in ("image", "label")
@@ -94,14 +103,24 @@ def train(
             with jax.transfer_guard("disallow"):
                 state, scalars = update(state, image, label, *constants)
             # one update ahead of the device and no more: a stop is heard in time, memory is bounded
+            watchdog.phase(step, "waiting for the update before it")
             jax.block_until_ready(previous)
+            look()
             previous = scalars
+            unseen = (step, scalars)
             write_pending()
-            stop = bool(asked)
-            saving = due(step, save_every, total) or stop
+            stop = stops.agreed()
+            saving = due(step, save_every, total) or bool(stop)
             if saving or due(step, log_every, total):
                 pending = (step, scalars)
-            if verify is not None and due(step, verify_every, total):
+            verifying = verify is not None and due(step, verify_every, total)
+            found = None
+            if saving or verifying:  # what is not finite stops here, before it is saved
+                watchdog.phase(step, "waiting for the update")
+                look()
+                check.look_at_state(step, state, checkpoints.steps)
+            if verify is not None and verifying:
+                watchdog.phase(step, "verifying")
                 write_pending()
                 before = time.monotonic()
                 found = verify(state)
@@ -112,13 +131,13 @@ def train(
                 )
                 mark += time.monotonic() - before  # verification does not count against images/s
             if saving:
-                write_pending()  # a loss that is not finite stops here, before it is saved
-                checkpoints.save(step, state)
+                watchdog.phase(step, "saving")
+                write_pending()
+                checkpoints.save(step, state, found)
             if stop:
                 checkpoints.wait()
-                print(f"stopped by signal {asked[0]}: saved step {step}; the same command goes on")
-                raise SystemExit(128 + asked[0])
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+                print(f"stopped by signal {stop}: saved step {step}; the same command goes on")
+                raise SystemExit(128 + stop)
+        watchdog.phase(total, "waiting for the last save")
+        checkpoints.wait()
     return state

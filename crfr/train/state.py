@@ -1,5 +1,6 @@
 """The state of a training run: one frozen pytree, and how it starts."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +14,8 @@ from crfr.errors import unknown
 from crfr.model.resnet import HEAD, ResNet
 from crfr.views.degrade import SIDE
 
-# Rows of the class matrix are padded to a multiple of this, whatever the devices, so that a
-# checkpoint fits any number of devices that divides it.
+# Rows of the class matrix are padded to a multiple of this (a register's lanes on a TPU) and of the
+# devices: most numbers of devices divide it, and their checkpoints have the same shapes.
 CLASS_MULTIPLE = 128
 
 
@@ -31,23 +32,28 @@ class State:
     opt_state: Any
 
 
-def padded_classes(classes: int) -> int:
-    """The rows of the class matrix for a number of identities."""
-    return -(-classes // CLASS_MULTIPLE) * CLASS_MULTIPLE
+def padded_classes(classes: int, devices: int = 1) -> int:
+    """The rows of the class matrix for a number of identities, which the devices divide."""
+    multiple = math.lcm(CLASS_MULTIPLE, devices)
+    return -(-classes // multiple) * multiple
 
 
 def init_state(
-    network: ResNet, classes: int, tx: optax.GradientTransformation, key: Array
+    network: ResNet, classes: int, tx: optax.GradientTransformation, key: Array, devices: int = 1
 ) -> State:
-    """A fresh state; a pure function of its arguments, for `jax.jit` with the state's sharding."""
+    """A fresh state; a pure function of its arguments, for `jax.jit` with the state's sharding.
+
+    The rows beyond the classes are 0.  They have no gradient and no decay, so they and the
+    optimizer's stay 0, and a checkpoint may lose or gain such rows on its way to other devices.
+    """
     backbone_key, class_key = jax.random.split(key)
     image = jnp.zeros((1, SIDE, SIDE, 3), network.param_dtype)
     variables = network.init(backbone_key, image)
-    shape = (padded_classes(classes), network.embedding)
-    params = {
-        "backbone": variables["params"],
-        "classes": 0.01 * jax.random.normal(class_key, shape, network.param_dtype),
-    }
+    rows = padded_classes(classes, devices)
+    # the numbers of a row do not depend on how many rows come after it
+    drawn = jax.random.normal(class_key, (rows, network.embedding), network.param_dtype)
+    real = jnp.arange(rows)[:, None] < classes
+    params = {"backbone": variables["params"], "classes": jnp.where(real, 0.01 * drawn, 0)}
     return State(jnp.zeros((), jnp.int32), params, variables["batch_stats"], tx.init(params))
 
 

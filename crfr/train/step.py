@@ -9,45 +9,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
 from crfr.model import losses
 from crfr.model.branches import embed_branches
-from crfr.model.margin import margin_logits
-from crfr.model.norm import AXIS
 from crfr.model.resnet import ResNet
-from crfr.train.sharding import by_example, replicated, state_sharding
+from crfr.model.sampling import Sample, draw_sample
+from crfr.model.softmax import class_scores
+from crfr.train.finite import all_finite, keep_where
+from crfr.train.sharding import by_example, put_rows, replicated, state_sharding, take_rows
 from crfr.train.state import State, freeze
 from crfr.views.augment import Augmentation, draw, view_bank
 from crfr.views.methods import Method, draw_resolutions
 
-P = jax.P
 Scalars = dict[str, Float[Array, ""]]
 Update = Callable[[State, Array, Array, Array, Array], tuple[State, Scalars]]
-
-
-def class_scores(
-    embeddings: Float[Array, "r b d"],
-    centres: Float[Array, "k d"],
-    label: Int[Array, " b"],
-    classes: int,
-    margin: Mapping[str, Any],
-    mesh: Mesh,
-) -> tuple[Float[Array, " r"], Float[Array, ""]]:
-    """(cross-entropy of each branch, training accuracy of the plain cosine over all branches).
-
-    Embeddings are gathered, the class matrix stays sharded by class, logits are never gathered.
-    """
-    embeddings = jax.lax.with_sharding_constraint(embeddings, replicated(mesh))
-    cosine = jnp.einsum("rbd,kd->rbk", embeddings, losses.unit(centres), precision="highest")
-    if centres.shape[0] % mesh.size == 0:
-        cosine = jax.lax.with_sharding_constraint(cosine, NamedSharding(mesh, P(None, None, AXIS)))
-    real = jnp.arange(centres.shape[0]) < classes
-    logits = margin_logits(cosine, jnp.broadcast_to(label, cosine.shape[:2]), **margin)
-    target = jnp.where(label[:, None] == jnp.arange(cosine.shape[-1]), cosine, -2).max(-1)
-    accuracy = (target >= jnp.where(real, cosine, -2).max(-1)).mean()
-    return losses.cross_entropy(logits, label, real), accuracy
 
 
 def update(
@@ -64,20 +41,40 @@ def update(
     margin: Mapping[str, Any],
     distance_weight: float,
     classes: int,
+    sample: float,
+    chunk: int,
     bn_group: int,
     bn_frozen: bool,
     rates: Mapping[str, float],
     rate: optax.Schedule,
     tx: optax.GradientTransformation,
+    on_nan: str,
 ) -> tuple[State, Scalars]:
-    """One training step over a global batch; the randomness of step n is `fold_in(key, n)`."""
-    batch = images.shape[0]
-    resolution_key, draw_key, dropout_key = jax.random.split(
-        jax.random.fold_in(key, state.step + 1), 3
+    """One training step over a global batch; the randomness of step n is `fold_in(key, n)`.
+
+    With `sample` below 1 the softmax is over that part of the classes (sampling.py), and only their
+    rows of the class matrix and of the optimizer's state are read and written.
+
+    `on_nan` "skip": a step whose loss, gradients or statistics are not finite changes nothing but
+    the number of the step, and its scalar `skipped` is 1; "stop": the loop looks at the loss.
+    """
+    batch, rows = images.shape[0], state.params["classes"].shape[0]
+    resolution_key, draw_key, dropout_key, sample_key = jax.random.split(
+        jax.random.fold_in(key, state.step + 1), 4
     )
     which = draw_resolutions(method, resolution_key, batch)
     draws = draw(augmentation, draw_key, batch)
     dropout_keys = jax.random.split(dropout_key, which.shape)
+
+    held = state.params, state.opt_state
+    if sample < 1:
+        taking_part = draw_sample(
+            label, sample_key, rows=rows, classes=classes, fraction=sample, mesh=mesh
+        )
+        old_params, old_opt_state = take_rows(held, taking_part.rows, mesh)
+    else:
+        taking_part = Sample(jnp.arange(rows), jnp.arange(rows) < classes, label)
+        old_params, old_opt_state = held
 
     def loss_of(params: Any) -> tuple[Float[Array, ""], tuple[Any, Scalars]]:
         params = freeze(params, rates)
@@ -95,7 +92,13 @@ def update(
             dropout_keys,
         )
         cross_entropies, accuracy = class_scores(
-            embeddings, params["classes"], label, classes, margin, mesh
+            embeddings,
+            params["classes"],
+            taking_part.label,
+            taking_part.real,
+            margin,
+            mesh,
+            chunk,
         )
         distances = losses.distance_terms(embeddings)
         loss = losses.total(cross_entropies, distances, distance_weight)
@@ -107,11 +110,39 @@ def update(
         }
         return loss, (batch_stats, scalars)
 
-    grads, (batch_stats, scalars) = jax.grad(loss_of, has_aux=True)(state.params)
-    changes, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, changes)
+    grads, (batch_stats, scalars) = jax.grad(loss_of, has_aux=True)(old_params)
+    changes, opt_state = tx.update(grads, old_opt_state, old_params)
+    params = optax.apply_updates(old_params, changes)
     scalars["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
+    if on_nan == "skip":
+        finite = all_finite((scalars["loss"], grads, batch_stats))
+        params, opt_state, batch_stats = keep_where(
+            finite,
+            (params, opt_state, batch_stats),
+            (old_params, old_opt_state, state.batch_stats),
+        )
+        scalars["skipped"] = 1.0 - finite
+    if sample < 1:
+        params, opt_state = put_rows(held, (params, opt_state), taking_part.rows, mesh)
     return State(state.step + 1, params, batch_stats, opt_state), scalars
+
+
+def jit_update(
+    state: State, *, mesh: Mesh, method: Method, augmentation: Augmentation, **settings: Any
+) -> Update:
+    """The jitted update, to be called as `update(state, images, label, key, matrices)`.
+
+    `state` (arrays or shapes) tells the sharding; the old state is donated.  `settings` are the
+    other keywords of `update`.
+    """
+    shardings = state_sharding(state, mesh)
+    examples, whole = by_example(mesh), replicated(mesh)
+    return jax.jit(
+        functools.partial(update, mesh=mesh, method=method, augmentation=augmentation, **settings),
+        donate_argnums=0,
+        in_shardings=(shardings, examples, examples, whole, whole),
+        out_shardings=(shardings, whole),
+    )
 
 
 def compile_update(
@@ -125,17 +156,10 @@ def compile_update(
 ) -> tuple[Update, tuple[Array, Array]]:
     """(jitted update, constants): call it as `update(state, images, label, *constants)`.
 
-    The constants are the run's key and view matrices, on the devices; the old state is donated.
-    `state` (arrays or shapes) tells the sharding; `settings` are the other keywords of `update`.
+    The constants are the run's key and view matrices, on the devices.
     """
     matrices = view_bank(method.resolutions, augmentation.crop)
-    constants = jax.device_put((key, matrices), replicated(mesh))
-    shardings = state_sharding(state, mesh)
-    examples, whole = by_example(mesh), replicated(mesh)
-    compiled = jax.jit(
-        functools.partial(update, mesh=mesh, method=method, augmentation=augmentation, **settings),
-        donate_argnums=0,
-        in_shardings=(shardings, examples, examples, whole, whole),
-        out_shardings=(shardings, whole),
-    )
+    # compiled, because device_put takes no keys to the devices of other processes
+    constants = jax.jit(lambda: (key, matrices), out_shardings=replicated(mesh))()
+    compiled = jit_update(state, mesh=mesh, method=method, augmentation=augmentation, **settings)
     return compiled, constants

@@ -1,0 +1,126 @@
+"""What `crfr bench kills` kills: a training, a conversion and a sweep, always the same ones."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from crfr.environment import read_lines
+from crfr.evaluate.encoders import fingerprint, load_state
+from crfr.networks import build_for_evaluation
+from crfr.workdir import latest_step
+
+TIMES = ("seconds", "images_per_second")  # of metrics.jsonl, which differ from run to run
+
+
+class Work(NamedTuple):
+    """What can be killed.
+
+    command: the words after `crfr` that do it in a folder.  progress: what of it would survive a
+    kill (the last step saved, shards, resolutions).  begun: whether a process whose output is so
+    far this text, and which found this progress, is at work.  phase: what a kill interrupted.
+    went_on: (output of a process, progress that it found) -> what it went on from.  result: what
+    has to be alike in the end.
+    """
+
+    command: Callable[[Path], list[str]]
+    progress: Callable[[Path], int]
+    begun: Callable[[str, int, int], bool]
+    phase: Callable[[Path], str]
+    went_on: Callable[[str, int], int]
+    result: Callable[[Path], Any]
+
+
+def training(data: Path) -> Work:
+    settings = {
+        "data": data,
+        "batch": 16,
+        "epochs": 4,  # of 400 images: 100 steps
+        "model.width": 4,
+        "model.embedding": 16,
+        "model.bn_group": 16,
+        "run.save_every": 0.16,  # 4 steps
+        "run.log_every": 1,
+        "run.keep": 2,
+        "run.benchmark": "",
+        "run.threads": 1,
+    }
+    words = [f"--config.{name}={value}" for name, value in settings.items()]
+
+    def saving(folder: Path) -> str:
+        names = [path.name for path in (folder / "checkpoints").glob("*")]
+        return "save" if any("tmp" in name for name in names) else "step"
+
+    def went_on(text: str, before: int) -> int:
+        del before  # it is what the folders are called; this is what was restored
+        said = re.search(r"(?:goes on from|finished at) step (\d+)", text)
+        return int(said[1]) if said else 0
+
+    def result(folder: Path) -> Any:
+        step, _, state, _ = load_state(folder, None, build_for_evaluation)
+        rows = [{n: v for n, v in row.items() if n not in TIMES} for row in _metrics(folder)]
+        return step, fingerprint(state), rows
+
+    return Work(
+        lambda out: ["train", "--config=configs/st_m1.py:quick", *words, f"--workdir={out}"],
+        latest_step,
+        lambda text, before, now: "\nstep " in text,
+        saving,
+        went_on,
+        result,
+    )
+
+
+def _metrics(folder: Path) -> list[dict[str, Any]]:
+    return read_lines(folder / "metrics.jsonl")
+
+
+def converting(data: str) -> Work:
+    def progress(folder: Path) -> int:
+        done = (folder / "manifest.json").exists()
+        return sum(1 for _ in folder.glob("images-*" if done else "shard-*.json"))
+
+    def result(folder: Path) -> Any:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        files = [file for shard in manifest["shards"] for file in shard["files"].values()]
+        listed = {file["name"]: file["sha256"] for file in files}
+        found = {name: _sha256(folder / name) for name in listed}
+        leftover = sorted({path.name for path in folder.iterdir()} - {*listed, "manifest.json"})
+        return found, listed == found, leftover
+
+    return Work(
+        lambda out: [
+            *("convert", f"--data={data}", f"--out={out}"),
+            *("--shard-images=4", "--workers=1"),
+        ],
+        progress,
+        lambda text, before, now: now > before,
+        lambda folder: "writing" if any(folder.glob(".partial-*")) else "reading",
+        lambda text, before: before,
+        result,
+    )
+
+
+def sweeping(model: Path) -> Work:
+    words = ["--benchmark=faces:identities=4,images=4", "--resolutions=all", "--batch=16"]
+
+    def result(folder: Path) -> Any:
+        rows = [json.dumps(row, sort_keys=True) for row in read_lines(folder / "rows.jsonl")]
+        arrays = sorted(folder.glob("embeddings/*/*.npy"))
+        return sorted(rows), {path.name: _sha256(path) for path in arrays}
+
+    return Work(
+        lambda out: ["sweep", f"--model={model}", *words, f"--out={out}"],
+        lambda folder: len([*folder.glob("embeddings/*/*.npy")]),
+        lambda text, before, now: now > before,
+        lambda folder: "embedding" if not (folder / "rows.jsonl").exists() else "rows",
+        lambda text, before: before,
+        result,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

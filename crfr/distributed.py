@@ -1,0 +1,224 @@
+"""Several processes, on one host or on many, as one program: JAX's multi-controller runtime.
+
+Every process runs the same command.  `joined` brings them together before anything touches a
+device; what they have to agree on goes through agreement.py.  A process that fails by itself says
+so to the others and leaves at once, so that none waits for it (docs/distributed.md).
+"""
+
+import contextlib
+import multiprocessing
+import os
+import re
+import socket
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import jax
+
+from crfr.agreement import SharedError, leader
+from crfr.errors import InputError
+
+BEYOND = 60  # seconds: JAX's own limits lie behind ours, for it ends a process by an abort
+FAILED = "crfr/failed"  # key of the coordinator's store: exit code, process and words
+WATCHING = 1.0  # seconds between two looks at it
+WEEK = 7 * 24 * 3600  # seconds
+LOST = 75  # exit code: another process was lost (EX_TEMPFAIL of sysexits.h)
+# What JAX raises where another process is gone, by the words of its transports
+GONE = re.compile(r"gloo|nccl|rccl|connection (reset|closed)|heartbeat|coordination", re.I)
+
+
+@contextlib.contextmanager
+def joined(
+    coordinator: str | None,
+    processes: int | None,
+    process: int | None,
+    *,
+    connect_timeout: int,
+    lost_after: int,
+) -> Iterator[None]:
+    """This process as one of several, for a `with`; before anything touches a device.
+
+    All three of `coordinator` (HOST:PORT, of process 0), `processes` and `process`, or none of
+    them: then they are what Slurm, Open MPI, Kubernetes or a TPU pod says, as JAX detects them.
+    `connect_timeout` and `lost_after` are in seconds: until all are there, and until one that is
+    not heard of any more is given up.  In others than process 0 stdout leads nowhere from here on.
+
+    Raises InputError where nothing is detected or the processes differ in their devices; a process
+    that cannot reach the others ends with code 2.  Inside, an error that is not everybody's ends
+    this process at once: with code 2 for an InputError, LOST where it comes of another one's end,
+    130 for Ctrl-C, else 1.
+    """
+    _initialize(coordinator, processes, process, connect_timeout, lost_after)
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(over,), daemon=True)
+    watcher.start()
+    try:
+        if not leader():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if jax.local_device_count() * jax.process_count() != jax.device_count():
+            raise InputError(
+                f"--distributed: {jax.local_device_count()} devices here, of {jax.device_count()} "
+                f"in {jax.process_count()} processes: give each process the same number"
+            )
+        yield
+    except SharedError:
+        if leader():
+            raise
+        sys.exit(2)
+    except SystemExit:  # agreed upon: a signal
+        raise
+    except BaseException as error:
+        _leave(error)
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _initialize(
+    coordinator: str | None,
+    processes: int | None,
+    process: int | None,
+    connect_timeout: int,
+    lost_after: int,
+) -> None:
+    explicit = _check(coordinator, processes, process)
+    # Would take SIGTERM from us, and know nothing of Ctrl-C: train/stops.py agrees on both.
+    jax.config.update("jax_enable_preemption_service", False)
+    # An unsuccessful start ends by an abort inside JAX, so ours has to come before.
+    alarm = threading.Timer(
+        connect_timeout, _give_up, (coordinator, processes, process, connect_timeout)
+    )
+    alarm.daemon = True
+    alarm.start()
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            jax.distributed.initialize(
+                coordinator,
+                processes,
+                process,
+                cluster_detection_method="deactivate" if explicit else None,
+                initialization_timeout=connect_timeout + BEYOND,
+                heartbeat_timeout_seconds=lost_after,
+                # who is done waits for the others, of whom a dead one is noticed by its heartbeat
+                shutdown_timeout_seconds=WEEK,
+            )
+    # detection asks environments, name servers and APIs, and lets through whatever they raise
+    except Exception as error:
+        if not explicit and "coordinator_address should be defined" in str(error):
+            hint = "".join(f"; {_first_line(str(w.message))}" for w in warned)
+            raise InputError(
+                "--distributed: finds no Slurm step (srun), Open MPI, Kubernetes job or TPU pod "
+                "here; give --coordinator=HOST:PORT --processes=N --process=I, I from 0 and HOST "
+                f"that of process 0{hint}"
+            ) from error
+        what = "the coordinator's port is taken" if "RPC server" in str(error) else "cannot start"
+        raise InputError(
+            f"--distributed: {what} ({_first_line(str(error))}); give another "
+            "--coordinator=HOST:PORT, or --coordinator, --processes and --process where the "
+            "cluster's own settings do not serve"
+        ) from error
+    finally:
+        alarm.cancel()
+
+
+def _check(coordinator: str | None, processes: int | None, process: int | None) -> bool:
+    """Whether the flags give the place of this process; InputError where they do by halves."""
+    given = {"coordinator": coordinator, "processes": processes, "process": process}
+    missing = [f"--{name}" for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return False
+    if missing:
+        raise InputError(f"--distributed: {' and '.join(missing)} missing; give all three, or none")
+    assert coordinator is not None
+    assert processes is not None
+    assert process is not None
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise InputError(f"--coordinator={coordinator}: is not HOST:PORT, as 10.0.0.1:1234")
+    if not 0 <= process < processes:
+        raise InputError(f"--process={process}: of {processes} processes they are 0 to N - 1")
+    return True
+
+
+def _give_up(
+    coordinator: str | None, processes: int | None, process: int | None, seconds: int
+) -> None:
+    """End this process, which waits inside JAX for the others."""
+    why = f"not all of the {processes} processes have come"
+    if coordinator is None:
+        why = "the cluster's processes have not all come"
+    elif process:
+        host, _, port = coordinator.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+        except OSError as error:
+            why = f"the coordinator {coordinator} cannot be reached ({error.strerror or error})"
+    print(
+        f"crfr: --distributed: after {seconds} s {why}; start all of them within "
+        "--connect-timeout=SECONDS, with one --coordinator that every host reaches",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(2)
+
+
+def _leave(error: BaseException) -> NoReturn:
+    """Tell the others why this process has failed, and end it at once: leaving in good order would
+    wait for them, and they for us.
+    """
+    if isinstance(error, jax.errors.JaxRuntimeError | ValueError) and GONE.search(str(error)):
+        text = (
+            f"has lost another process ({_first_line(str(error))}), which may have said why; the "
+            "same command goes on from the last checkpoint"
+        )
+        _end(text, LOST)
+    if isinstance(error, InputError):
+        text, code = str(error), 2
+    elif isinstance(error, KeyboardInterrupt):
+        text, code = "interrupted", 130
+    else:
+        traceback.print_exception(error)
+        text, code = _first_line(f"{type(error).__name__}: {error}"), 1
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # it is there: another one has failed too
+        _client().key_value_set(FAILED, f"{code} {jax.process_index()} {text}")
+        time.sleep(2 * WATCHING)  # for the others to see it
+    _end(text, code)
+
+
+def _watch(over: threading.Event) -> None:
+    """End this process soon after another one has failed; for a thread, until `over`."""
+    while not over.wait(WATCHING):
+        try:
+            failed = _client().key_value_try_get(FAILED)
+        except jax.errors.JaxRuntimeError:
+            continue  # none has; or the coordinator is gone, upon which JAX ends this process
+        code, process, text = failed.split(" ", 2)
+        if int(process) != jax.process_index():
+            _end(f"ends, for process {process} has failed: {text}", int(code))
+
+
+def _end(text: str, code: int) -> NoReturn:
+    where = f"crfr: process {jax.process_index()} of {jax.process_count()}"
+    print(f"{where}: {text}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    for child in multiprocessing.active_children():  # readers of data
+        child.terminate()
+    os._exit(code)
+
+
+def _client() -> Any:
+    """JAX's connection to the coordinator, which has no public name; Orbax uses it too."""
+    from jax._src import distributed
+
+    return distributed.global_state.client
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[0][:300]

@@ -1,0 +1,105 @@
+"""The manifest of a checkpoint: name, size and SHA-256 of each of its files.
+
+Orbax checks no data.  The manifest is the last file of a checkpoint to be written, inside its
+folder and before the folder gets its name, so that no save leaves a checkpoint without one.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from etils import epath
+
+from crfr.environment import cores
+
+ITEM = "default"  # Orbax's name of the folder in a step's that has the data
+FILE = "manifest.json"
+SCHEMA = 1
+MARKER = "commit_success.txt"  # Orbax's own, written after the manifest; it holds no data
+THREADS = 8  # hashing leaves the interpreter to the training
+
+
+def place(folder: epath.Path, step: int) -> epath.Path:
+    """The folder that has the data of a step, and their manifest."""
+    return folder / str(step) / ITEM
+
+
+def _files(folder: epath.Path, prefix: str = "") -> dict[str, epath.Path]:
+    found = {}
+    for path in folder.iterdir():
+        name = prefix + path.name
+        inner = path.is_dir()
+        found |= _files(path, f"{name}/") if inner else {name: path}
+    return found
+
+
+def _measure(path: epath.Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")  # pyright: ignore[reportArgumentType]
+        return {"bytes": file.tell(), "sha256": digest.hexdigest()}
+
+
+def _measure_all(paths: Mapping[str, epath.Path]) -> dict[str, dict[str, Any]]:
+    with ThreadPoolExecutor(min(THREADS, cores())) as pool:
+        return dict(zip(paths, pool.map(_measure, paths.values()), strict=True))
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Of the manifest itself, but for this entry."""
+    rest = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def write(folder: epath.Path, verification: Mapping[str, Any] | None) -> None:
+    """Write the manifest of the files in a folder.
+
+    `verification` (`benchmark`, `accuracy`) is what the state was measured with, or None.
+    """
+    paths = {name: path for name, path in _files(folder).items() if name not in (FILE, MARKER)}
+    manifest = {
+        "schema": SCHEMA,
+        "verification": verification,
+        "files": _measure_all(dict(sorted(paths.items()))),
+    }
+    manifest["sha256"] = _digest(manifest)
+    # whole before the folder gets its name, so that no temporary name is needed
+    (folder / FILE).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+
+
+def read(folder: epath.Path) -> dict[str, Any] | None:
+    """The manifest of a folder, or None where it has none; ValueError where it is damaged."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    manifest = json.loads(path.read_bytes())
+    if not isinstance(manifest, dict) or manifest.get("sha256") != _digest(manifest):
+        raise ValueError("its contents are not those that were written")
+    if manifest.get("schema") != SCHEMA:
+        raise ValueError(f"schema {manifest.get('schema')!r}; this crfr reads {SCHEMA}")
+    return manifest
+
+
+def faults(folder: epath.Path) -> list[str] | None:
+    """What of a folder is not as its manifest says, a text a file; None without a manifest."""
+    try:
+        manifest = read(folder)
+    except ValueError as error:
+        return [f"{FILE}: {error}"]
+    if manifest is None:
+        return None
+    found, expected = _files(folder), manifest["files"]
+    texts = [f"{name}: missing" for name in expected if name not in found]
+    present: dict[str, epath.Path] = {}
+    for name in (name for name in expected if name in found):
+        size, wanted = found[name].stat().length, expected[name]["bytes"]
+        if size != wanted:
+            texts.append(f"{name}: {size:,} bytes, expected {wanted:,}")
+        else:
+            present[name] = found[name]
+    for name, measured in _measure_all(present).items():
+        sums = measured["sha256"], expected[name]["sha256"]
+        if sums[0] != sums[1]:
+            texts.append(f"{name}: SHA-256 {sums[0][:12]}..., expected {sums[1][:12]}...")
+    return texts
