@@ -195,7 +195,9 @@ def main() -> None:
 
     train("stopped", 2, ("step 4/", 1, signal.SIGTERM))
     at = saved(folder / "stopped")[-1]
-    print(f"SIGTERM to process 1 of 2 after step 4: both ended with 143, saved step {at}", flush=True)
+    print(
+        f"SIGTERM to process 1 of 2 after step 4: both ended with 143, saved step {at}", flush=True
+    )
     for n in (1, 2, 4):
         shutil.copytree(folder / "stopped", folder / f"on-{n}", dirs_exist_ok=True)
         worst = max(abs(a - b) for a, b in zip(train(f"on-{n}", n), whole[1], strict=True))
