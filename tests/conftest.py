@@ -44,3 +44,36 @@ def one_device(monkeypatch):
 
     make_mesh = sharding.make_mesh
     monkeypatch.setattr(sharding, "make_mesh", lambda devices=None: make_mesh(devices or 1))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A folder with `runs/tiny`, an untrained tiny network calibrated on procedural faces."""
+    import jax
+
+    from configs.baseline import get_config
+    from crfr import apply, environment
+    from crfr.networks import build_for_evaluation
+    from crfr.train.checkpoint import Checkpoints
+    from crfr.train.state import init_state
+
+    folder = tmp_path_factory.mktemp("use")
+    workdir = folder / "runs/tiny"
+    workdir.mkdir(parents=True)
+    config = get_config("quick")
+    config.model.update({"width": 4, "embedding": 16})
+    environment.write_json(workdir / "config.json", config.to_dict())
+    environment.write_json(workdir / "run.json", [{"classes": 3}])
+    network, tx = build_for_evaluation(config.to_dict())
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(1, init_state(network, 3, tx, jax.random.key(0)))
+    apply.calibrate(
+        str(workdir),
+        "faces:identities=10,images=4",
+        [7, 28, 112],
+        None,
+        fars=[0.4, 0.01],
+        degradation="quantize",
+        batch=8,
+    )
+    return folder

@@ -78,6 +78,7 @@ def documented_commands():
 @pytest.mark.parametrize("line", documented_commands())
 def test_documented_commands_parse(line, monkeypatch):
     """By the real parser, up to the function that would do the work."""
+    import crfr.apply
     import crfr.bench.input
     import crfr.bench.memory
     import crfr.bench.step
@@ -104,10 +105,15 @@ def test_documented_commands_parse(line, monkeypatch):
         (crfr.prepare, "convert"),
         (crfr.prepare, "doctor"),
         (crfr.prepare, "holdout"),
+        (crfr.apply, "calibrate"),
+        (crfr.apply, "embed"),
+        (crfr.apply, "search"),
     ]:
         monkeypatch.setattr(module, name, lambda *a, name=name, **k: called.append(name))
     monkeypatch.setattr(crfr.bench.memory, "on_virtual_devices", lambda *_: False)
     monkeypatch.setattr("crfr.distributed.joined", lambda *a, **k: contextlib.nullcontext())
+    # a command whose exit code is its answer: True is 0
+    monkeypatch.setattr(crfr.apply, "verify", lambda *a, **k: called.append("verify") or True)
     main.run(shlex.split(line, comments=True)[1:])
     assert len(called) == 1
 
@@ -124,7 +130,7 @@ def test_the_readme_s_commands_that_need_no_data_run(tmp_path, monkeypatch):
     assert "\nlaunch/quickstart.sh\n" in text
     for line in re.findall(r"^crfr .*$", text, re.M):
         words = shlex.split(line, comments=True)[1:]
-        if "faces_emore/" in line:  # the reader's own data and models
+        if "faces_emore/" in line or "photos" in line:  # the reader's own data and models
             continue
         if words[0] == "train":
             words += SMALL

@@ -3,15 +3,17 @@
 The similarity transform that takes the landmarks nearest to InsightFace's template (least squares,
 S. Umeyama 1991) says where each pixel of the aligned face lies in the photo.  InsightFace samples
 the photo there by OpenCV's bilinear warp, which looks at four pixels whatever the scale: of a face
-of 1,000 px it skips most, and the result is aliased.  Here a face larger than 112 px is first
-reduced with the photo around it by antialiased bicubic until template and photo have one scale;
-what is left, a rotation and a shift, is sampled by the same bicubic kernel (Keys, a = -0.5).  A
-face smaller than 112 px is enlarged by that kernel alone, as the degradation enlarges.  Outside the
-photo is black.
+of 1,000 px it skips most, and the result is aliased.  Here the photo is sampled as finely as it is
+(by Keys' bicubic kernel, a = -0.5), upright and with a margin, and that is reduced to 112 px by the
+antialiased bicubic of the degradation: a face that stands upright becomes what resizing its square
+gives.  A face smaller than 112 px is enlarged by the kernel alone, as the degradation enlarges.
+Outside the photo is black.
 
 The resolution is the side of the 112 px square in the photo, 112 / scale, at most 112: what a
 sensor had to draw the face with.
 """
+
+import math
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, UInt8
@@ -21,7 +23,8 @@ from crfr.errors import InputError
 from crfr.use.pixels import resize
 from crfr.views.degrade import SIDE, cubic
 
-REACH = 4.0  # px around the square for the kernels, of the template or the photo, the larger ones
+MARGIN = 4  # px of the template around the square, which the kernels reach into
+FINEST = 4  # samples a template px and axis; the photo around a larger face is reduced to it first
 
 
 def similarity(
@@ -66,26 +69,27 @@ def align(
     """(the aligned face in 0..255, its resolution in px) by landmarks as of `similarity`."""
     matrix = similarity(points, where)
     scale = scale_of(matrix)
-    edges = np.array([-0.5, SIDE - 0.5])
+    edges = np.array([-0.5 - MARGIN, SIDE - 0.5 + MARGIN])
     corners = _back(matrix, np.stack(np.meshgrid(edges, edges), axis=-1).reshape(-1, 2))
-    reach = REACH / min(scale, 1)
-    low = np.floor(np.maximum(corners.min(0) - reach, 0)).astype(int)
-    high = np.ceil(np.minimum(corners.max(0) + reach, photo.shape[1::-1])).astype(int)
+    low = np.floor(np.maximum(corners.min(0) - 2, 0)).astype(int)  # the kernel reaches 2 px far
+    high = np.ceil(np.minimum(corners.max(0) + 3, photo.shape[1::-1])).astype(int)
     if (low >= high).any():
         raise InputError(f"{where}: the face lies outside the photo; check the landmarks")
     part = photo[low[1] : high[1], low[0] : high[0]]
-    size = np.array(part.shape[1::-1])
-    share = np.ones(2)
-    if scale < 1:
-        reduced = np.maximum(1, np.rint(size * scale)).astype(int)
+    size, share, fine = np.array(part.shape[1::-1]), np.ones(2), max(1, math.ceil(1 / scale - 1e-9))
+    if fine > FINEST:
+        fine = FINEST
+        reduced = np.maximum(1, np.rint(size * scale * FINEST)).astype(int)
         share = reduced / size
         pixels = resize(part, height=int(reduced[1]), width=int(reduced[0]))
     else:
         pixels = part.astype(np.float32)
-    x, y = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
-    places = _back(matrix, np.stack([x, y], axis=-1).reshape(-1, 2)) - low
+    line = (np.arange((SIDE + 2 * MARGIN) * fine) + 0.5) / fine - 0.5 - MARGIN
+    places = _back(matrix, np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)) - low
     places = (places + 0.5) * share - 0.5  # pixel centres are at whole numbers, edges at halves
-    return _sample(pixels, places).reshape(SIDE, SIDE, 3), min(SIDE / scale, float(SIDE))
+    upright = _sample(pixels, places).reshape(len(line), len(line), 3)
+    face = resize(upright, SIDE + 2 * MARGIN, SIDE + 2 * MARGIN)[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    return np.ascontiguousarray(face), min(SIDE / scale, float(SIDE))
 
 
 def _back(matrix: Float64[np.ndarray, "2 3"], places: np.ndarray) -> Float64[np.ndarray, "m 2"]:
@@ -96,7 +100,7 @@ def _back(matrix: Float64[np.ndarray, "2 3"], places: np.ndarray) -> Float64[np.
 def _sample(
     image: Float32[np.ndarray, "h w 3"], places: Float64[np.ndarray, "m 2"]
 ) -> Float32[np.ndarray, "m 3"]:
-    """The image at places (x, y), by 4 x 4 px each; black outside; clipped to 0..255."""
+    """The image at places (x, y), by 4 x 4 px each; black outside."""
     height, width = image.shape[:2]
     first = np.floor(places).astype(int) - 1
     taps = first[:, None] + np.arange(4)[:, None]  # [m 4 (x y)]
@@ -109,4 +113,4 @@ def _sample(
         for column in range(4):
             values = image[taps[:, row, 1], taps[:, column, 0]]
             found += values * (weight[:, row, 1] * weight[:, column, 0])[:, None]
-    return np.clip(found, 0, 255, out=found)
+    return found

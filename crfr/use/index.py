@@ -122,7 +122,7 @@ def read_index(file: Path) -> Index:
 
 
 def _read_npz(file: Path) -> dict[str, Any]:
-    with np.load(file, allow_pickle=False) as arrays:
+    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
         block, ends = arrays["path_bytes"].tobytes(), arrays["path_ends"].tolist()
         return {
             "embedding": arrays["embedding"],

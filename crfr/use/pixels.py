@@ -23,7 +23,9 @@ def _matrix(size_in: int, size_out: int) -> Float32[np.ndarray, "o i"]:
 
 
 def resize(
-    image: UInt8[np.ndarray, "h w 3"], height: int = SIDE, width: int = SIDE
+    image: UInt8[np.ndarray, "h w 3"] | Float32[np.ndarray, "h w 3"],
+    height: int = SIDE,
+    width: int = SIDE,
 ) -> Float32[np.ndarray, "_ _ 3"]:
     """float32 [height width 3] in 0..255, by antialiased bicubic, clipped and not rounded.
 
@@ -32,6 +34,8 @@ def resize(
     beside their own.
     """
     tall, wide = image.shape[:2]
+    if (tall, wide) == (height, width):
+        return np.clip(image, 0, 255, dtype=np.float32)
     rows, columns = _matrix(tall, height), _matrix(wide, width)
     reduced = np.zeros((height, wide * 3), np.float32)
     step = max(1, AT_ONCE // (3 * wide))

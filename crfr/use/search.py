@@ -106,7 +106,8 @@ def nearest_by_faiss(
         index.add(np.ascontiguousarray(np.concatenate([scaled, offset[part, None]], axis=1)))
     asked = np.append(query, np.float32(1))[None]
     score, rows = index.search(asked, min(top, len(embedding)))
-    return Hits(rows[0].astype(np.int64), score[0])
+    there = rows[0] >= 0  # -1 stands for rows of an offset of -inf
+    return Hits(rows[0][there].astype(np.int64), score[0][there])
 
 
 def by_distance(rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -109,7 +109,7 @@ class Calibration:
         high = table[i, j + 1] + u * (table[i + 1, j + 1] - table[i, j + 1])
         return np.asarray(low + v * (high - low), np.float64)
 
-    def _place(self, resolution: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _place(self, resolution: float | np.ndarray) -> tuple[Any, Any]:
         """(index of the calibrated resolution below, share of the way to the next) in logs."""
         grid, size = np.log(self.resolutions), np.log(np.asarray(resolution, np.float64))
         below = np.clip(np.searchsorted(grid, size, side="right") - 1, 0, len(grid) - 2)

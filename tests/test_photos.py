@@ -1,0 +1,133 @@
+"""Photographs of all kinds -> upright RGB, against Pillow and by hand."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from crfr.data.photos import ORIENTATION, decode_photo, read_photo
+from crfr.errors import InputError
+
+
+def picture(width=24, height=16):
+    """Something smooth, without any symmetry."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 8, y * 12, 40 + 3 * x + 5 * y], axis=-1).astype(np.uint8)
+
+
+def encoded(image, format="PNG", **options):
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    stream = io.BytesIO()
+    image.save(stream, format, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_a_photo(format, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = encoded(picture(), format, exif=exif, **({"quality": 95} if format != "PNG" else {}))
+    found = decode_photo(data, "x")
+    with Image.open(io.BytesIO(data)) as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    np.testing.assert_array_equal(found.pixels, expected)
+    turned = f"turned by EXIF orientation {orientation}"
+    assert found.notes == ((turned,) if orientation > 1 else ())
+
+
+def test_a_strange_orientation_turns_nothing():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 9
+    assert decode_photo(encoded(picture(), exif=exif), "x").notes == ()
+
+
+def test_grey_alpha_palette_and_16_bits():
+    grey = picture()[..., 0]
+    found = decode_photo(encoded(grey), "x")
+    np.testing.assert_array_equal(found.pixels, np.repeat(grey[..., None], 3, axis=2))
+    assert found.notes == ()
+    deep = grey.astype(np.uint16) * 256 + 255
+    found = decode_photo(encoded(deep), "x")
+    np.testing.assert_array_equal(found.pixels, np.repeat(grey[..., None], 3, axis=2))
+    assert found.notes == ("16 bits a channel, of which the upper 8 are kept",)
+    alpha = np.zeros((16, 24, 1), np.uint8)
+    alpha[:, 12:] = 255
+    seen = np.concatenate([picture(), alpha], axis=2)
+    for format in ("PNG", "WEBP"):
+        found = decode_photo(encoded(seen, format, **({"lossless": True} if format == "WEBP" else {})), "x")  # fmt: skip  # noqa: E501
+        assert not found.pixels[:, :12].any()
+        np.testing.assert_array_equal(found.pixels[:, 12:], picture()[:, 12:])
+        assert found.notes == ("transparent parts on black",)
+    opaque = encoded(np.concatenate([picture(), np.full_like(alpha, 255)], axis=2))
+    assert decode_photo(opaque, "x").notes == ()
+    palette = Image.fromarray(picture()).convert("P")
+    np.testing.assert_array_equal(
+        decode_photo(encoded(palette), "x").pixels, np.asarray(palette.convert("RGB"))
+    )
+
+
+def test_cmyk():
+    data = encoded(Image.fromarray(picture()).convert("CMYK"), "JPEG", quality=95)
+    found = decode_photo(data, "x")
+    assert np.abs(found.pixels.astype(int) - picture()).mean() < 6
+    assert found.notes == ("CMYK, converted without its profile",)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+def test_of_an_animation_the_first_frame(format):
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    options = {"lossless": True} if format == "WEBP" else {}
+    data = encoded(frames[0], format, save_all=True, append_images=frames[1:], **options)
+    found = decode_photo(data, "x")
+    assert found.pixels.tolist() == np.full((6, 8, 3), (255, 0, 0)).tolist()
+    assert found.notes == ("the first frame of an animation",)
+
+
+def test_one_pixel():
+    assert decode_photo(encoded(picture(1, 1)), "x").pixels.shape == (1, 1, 3)
+
+
+def test_ten_thousand_pixels():
+    wide = Image.new("L", (10_000, 20), 77)
+    found = decode_photo(encoded(wide), "x").pixels
+    assert found.shape == (20, 10_000, 3)
+    assert (found == 77).all()
+
+
+@pytest.mark.parametrize("side", [9_000, 12_000, 65_000])
+@pytest.mark.parametrize("format", ["PNG", "GIF", "JPEG"])
+def test_bombs_are_refused_before_they_are_decoded(format, side):
+    """Their headers claim what would take gigabytes."""
+    data = bytearray(encoded(picture()[..., 0], format))
+    if format == "PNG":
+        import zlib
+
+        data[16:24] = side.to_bytes(4, "big") * 2
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    elif format == "GIF":
+        data[6:10] = side.to_bytes(2, "little") * 2
+    else:
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = side.to_bytes(2, "big") * 2
+    with pytest.raises(InputError, match=r"^x: .*scale it down first"):
+        decode_photo(bytes(data), "x")
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("kept", [0.2, 0.6, 0.9])
+def test_truncated_photos_are_errors(format, kept):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    data = encoded(noise, format)
+    with pytest.raises(InputError, match=r"^x: .* do not decode as"):
+        decode_photo(data[: int(len(data) * kept)], "x")
+
+
+def test_what_is_no_image(tmp_path):
+    for data in (b"", b"GIF89a", b"\xff\xd8", b"not an image at all"):
+        with pytest.raises(InputError, match=r"^x: .*do not decode"):
+            decode_photo(data, "x")
+    for name, message in (("absent.jpg", "No such file"), (".", "Is a directory")):
+        with pytest.raises(InputError, match=message):
+            read_photo(tmp_path / name)

@@ -1,0 +1,316 @@
+"""Indexes and searches: folders of all sorts of files, top-k against NumPy, scores, refusals."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import crfr
+from crfr import main
+from crfr.errors import InputError
+from crfr.use import search
+from crfr.use.faces import Faces
+from crfr.use.index import Index, read_index, write_index
+from crfr.use.search import by_distance, by_resolution, nearest, nearest_by_faiss, search_index
+
+rng = np.random.default_rng(0)
+
+
+def unit(rows, width=16):
+    vectors = rng.standard_normal((rows, width)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    embedding = unit(1003)
+    embedding[700:710] = embedding[3]  # ties
+    slope = rng.uniform(5, 15, 1003).astype(np.float32)
+    offset = rng.uniform(-10, -5, 1003).astype(np.float32)
+    slope[700:710], offset[700:710] = slope[3], offset[3]
+    return embedding, slope, offset
+
+
+@pytest.mark.parametrize(
+    ("block", "top"), [(1, 3), (100, 1), (100, 10), (1003, 10), (100, 1003), (5000, 2000)]
+)
+def test_top_k_is_numpy_s(rows, block, top):
+    embedding, slope, offset = rows
+    query = embedding[3]
+    found = nearest(query, embedding, slope, offset, top, block=block)
+    score = slope * (embedding @ query) + offset
+    order = np.argsort(-score.astype(np.float64), kind="stable")[:top]
+    np.testing.assert_allclose(found.score, score[order], atol=1e-5)
+    if top <= 10:
+        assert sorted(found.rows) == sorted(order)
+    assert len({*found.rows.tolist()}) == min(top, 1003)
+
+
+def test_of_equal_rows_the_first_come_first(rows):
+    found = nearest(rows[0][3], *rows, 11, block=64)
+    ties = [row for row in found.rows.tolist() if row == 3 or 700 <= row < 710]
+    assert len(ties) > 5
+    assert ties == sorted(ties)
+
+
+def test_faiss_finds_the_same(rows):
+    pytest.importorskip("faiss", reason="needs faiss-cpu, the extra faiss")
+    embedding, slope, offset = (array[:600] for array in rows)  # without ties
+    for query in unit(5):
+        ours = nearest(query, embedding, slope, offset, 20)
+        theirs = nearest_by_faiss(query, embedding, slope, offset, 20)
+        assert ours.rows.tolist() == theirs.rows.tolist()
+        np.testing.assert_allclose(ours.score, theirs.score, atol=1e-5)
+
+
+def test_without_faiss_the_extra_is_named(rows, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(InputError, match=r"pip install 'crfr\[faiss\]'"):
+        nearest_by_faiss(rows[0][0], *rows, 3)
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return crfr.load(tiny / "runs/tiny")
+
+
+def one(embedding, resolution):
+    return Faces(embedding[None], np.float32([resolution]), np.int32([-1]), ("q",), ((),))
+
+
+def index_of(embedding, resolution, **about):
+    record = {"model": "m", "step": 1, "model_fingerprint": "f"} | about
+    return Index(embedding, resolution, [b"%d" % i for i in range(len(embedding))], record)
+
+
+def test_scores_are_standard_deviations_below_the_mean_of_impostors(model):
+    table = model.calibration
+    embedding, sizes = unit(50), rng.uniform(7, 112, 50).astype(np.float32)
+    query = unit(1)[0]
+    found = search_index(one(query, 20), index_of(embedding, sizes), table, 50)
+    assert (found.ranked, found.left_out, found.reason) == ("score", 0, None)
+    scores = []
+    for hit in found.hits:
+        row = int(hit.path)
+        distance = 1 - float(embedding[row].astype(float) @ query.astype(float))
+        mean = float(table.interpolate(table.impostors["mean"], 20.0, float(sizes[row])))
+        std = float(table.interpolate(table.impostors["std"], 20.0, float(sizes[row])))
+        assert hit.distance == pytest.approx(distance, abs=1e-6)
+        assert hit.score == pytest.approx((mean - distance) / std, rel=1e-3, abs=1e-3)
+        assert hit.decision.threshold == table.at(20, float(sizes[row])).threshold
+        scores.append(hit.score)
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_rows_outside_the_calibrated_range_are_left_out_and_counted(model):
+    embedding = unit(6)
+    sizes = np.float32([3, 112, 6.5, 50, 7, 1])
+    for faiss in (False, True):
+        if faiss:
+            pytest.importorskip("faiss", reason="needs faiss-cpu, the extra faiss")
+        index = index_of(embedding, sizes)
+        found = search_index(one(embedding[0], 50), index, model.calibration, 10, faiss=faiss)
+        assert sorted(hit.path for hit in found.hits) == [b"1", b"3", b"4"]
+        assert found.left_out == 3
+
+
+def test_without_thresholds_or_outside_them_rows_are_listed_by_distance(model):
+    embedding, sizes = unit(9), np.full(9, 50, np.float32)
+    index = index_of(embedding, sizes)
+    for table, size, reason in (
+        (None, 50, "the model has no thresholds"),
+        (model.calibration, 3, "3 px is outside the calibrated 7..112 px"),
+    ):
+        found = search_index(one(embedding[4], size), index, table, 9)
+        assert (found.ranked, found.reason) == ("distance", reason)
+        wanted = np.argsort(-(embedding.astype(float) @ embedding[4]))
+        assert [int(hit.path) for hit in found.hits] == wanted.tolist()
+        assert found.hits[0].score == pytest.approx(0, abs=1e-6)
+        assert all(h.decision is None or h.decision.same is None for h in found.hits)
+
+
+def test_blocks_bound_what_is_on_the_device(rows, monkeypatch):
+    shapes = set()
+    merge = search._merge
+
+    def spy(query, embedding, *rest):
+        shapes.add(embedding.shape)
+        return merge(query, embedding, *rest)
+
+    monkeypatch.setattr(search, "_merge", spy)
+    nearest(rows[0][0], *rows, 5, block=128)
+    assert shapes == {(128, 16)}
+
+
+def image(path, side=30):
+    Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).save(path, "PNG")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Images, others, damage, and names that are not UTF-8."""
+    place = os.fsencode(tmp_path) + b"/photos"
+    os.makedirs(place + b"/inner/deep")
+    os.makedirs(place + b"/.hidden")
+    for number, name in enumerate(
+        (
+            b"a.png",
+            b"inner/z.PNG",
+            b"inner/deep/b.jpeg",
+            b"caf\xe9 \xff.png",
+            "日本\n語.png".encode(),
+        )
+    ):
+        image(os.fsdecode(place + b"/" + name), 20 + number)
+    image(os.fsdecode(place + b"/.hidden/c.png"))
+    image(os.fsdecode(place + b"/.d.png"))
+    Path(os.fsdecode(place + b"/cut.jpg")).write_bytes(b"\xff\xd8 no jpeg")
+    Path(os.fsdecode(place + b"/empty.gif")).write_bytes(b"")
+    Path(os.fsdecode(place + b"/notes.txt")).write_text("no image")
+    os.symlink("nowhere.png", place + b"/link.png")
+    return Path(os.fsdecode(place))
+
+
+WANTED = [
+    b"a.png",
+    b"caf\xe9 \xff.png",
+    "日本\n語.png".encode(),
+    b"inner/z.PNG",
+    b"inner/deep/b.jpeg",
+]
+
+
+@pytest.mark.parametrize("ending", ["npz", "parquet"])
+def test_a_folder_becomes_an_index(folder, tiny, ending, model, capsys):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow", reason="needs pyarrow, the extra parquet")
+    out = folder.parent / f"index.{ending}"
+    main.run(["embed", str(folder), f"--model={tiny}/runs/tiny", f"--out={out}"])
+    said = capsys.readouterr()
+    assert f"{out}: 5 faces, 3 unreadable" in said.out
+    for name, why in (("cut.jpg", "do not decode"), ("empty.gif", "0 bytes"), ("link.png", "No such")):  # fmt: skip  # noqa: E501
+        assert any(f"{name}: " in line and why in line for line in said.err.splitlines())
+    assert "left out: 1 files that are not called like images" in said.err
+    index = read_index(out)
+    inside = os.fsencode(folder)
+    assert index.paths == [inside + b"/" + name for name in WANTED]
+    assert index.resolution.tolist() == [20, 23, 24, 21, 22]
+    paths = [os.fsdecode(path) for path in index.paths]
+    np.testing.assert_allclose(index.embedding, model.embed(paths).embedding, atol=1e-6)
+    assert index.about["model_fingerprint"] == model.encoder.fingerprint
+    assert index.about["detector_fingerprint"] is None
+    assert len(index.about["unreadable"]) == 3
+    assert [Path(p).name for p in index.about["others"]] == ["notes.txt"]
+    assert {"versions", "commit", "command", "schema", "time"} <= {*index.about}
+    query = f"{os.fsdecode(inside)}/{os.fsdecode(WANTED[1])}"
+    main.run(["search", query, str(out), f"--model={tiny}/runs/tiny", "--top=2", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["ranked"] == "score"
+    assert len(found["hits"]) == 2
+    assert found["hits"][0]["path"].endswith("caf\\xe9 \\xff.png")
+    assert found["hits"][0]["distance"] == pytest.approx(0, abs=1e-6)
+    assert found["hits"][0]["same"] is True
+    main.run(["search", query, str(out), f"--model={tiny}/runs/tiny", "--top=1"])
+    said = capsys.readouterr().out.splitlines()
+    assert said[1:3] == ["listed by score", "rank    score  distance  threshold  decision      px  path"]  # fmt: skip  # noqa: E501
+    assert said[3].split()[0] == "1"
+
+
+def test_parquet_is_for_other_programs(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow, the extra parquet")
+    faces = Faces(
+        unit(2, 3), np.float32([7, 9]), np.int32([1, 2]), ("a", os.fsdecode(b"\xff")),
+        (("x", "y"), ()),
+    )  # fmt: skip
+    write_index(
+        tmp_path / "i.parquet", faces, {"model": "m", "step": None, "model_fingerprint": "f"}
+    )
+    table = parquet.read_table(tmp_path / "i.parquet").to_pydict()
+    assert table["path"] == ["a", "\\xff"]
+    assert table["path_bytes"] == [b"a", b"\xff"]
+    assert table["notes"] == ["x; y", ""]
+    assert table["found"] == [1, 2]
+    np.testing.assert_array_equal(np.float32(table["embedding"]), faces.embedding)
+
+
+def test_names_that_end_in_zeros_and_many_batches_come_back(tmp_path):
+    names = tuple(f"{i}\n" for i in range(200))
+    faces = Faces(unit(200), np.ones(200, np.float32), np.zeros(200, np.int32), names, ((),) * 200)
+    write_index(tmp_path / "i.npz", faces, {"model": "m", "step": None, "model_fingerprint": "f"})
+    assert read_index(tmp_path / "i.npz").paths == [os.fsencode(name) for name in names]
+
+
+def test_bad_indexes_and_those_of_another_model_are_refused(tmp_path, tiny, capsys):
+    image(tmp_path / "q.png")
+    faces = Faces(unit(2, 3), np.float32([7, 9]), np.int32([1, 2]), ("a", "b"), ((), ()))
+    about = {"model": "theirs", "step": 3, "model_fingerprint": "other"}
+    path = tmp_path / "i.npz"
+    write_index(path, faces, about)
+    query = ["search", str(tmp_path / "q.png"), str(path), f"--model={tiny}/runs/tiny"]
+    with pytest.raises(
+        InputError, match=r"was made by another model \(theirs@3, fingerprint other"
+    ):
+        main.run(query)
+    whole = path.read_bytes()
+    for damage in (b"", b"PK", whole[: len(whole) // 2], whole[:200] + b"x" * 30 + whole[230:]):
+        path.write_bytes(damage)
+        with pytest.raises(InputError, match=r"i\.npz: .*make it again with crfr embed"):
+            read_index(path)
+    np.savez(path, embedding=np.zeros(3))
+    with pytest.raises(InputError, match="is no index"):
+        read_index(path)
+    for name, message in (("no.npz", "no such file"), ("q.png", r"is called FILE\.npz or")):
+        with pytest.raises(InputError, match=message):
+            read_index(tmp_path / name)
+    with pytest.raises(InputError, match=r"called FILE\.npz or FILE\.parquet"):
+        main.run(["embed", str(tmp_path), "--model=x", "--out=y.csv"])
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError, match=r"pip install 'crfr\[parquet\]', or take FILE\.npz"):
+        main.run(["embed", str(tmp_path), "--model=x", "--out=y.parquet"])
+
+
+def test_folders_without_any_use(tmp_path, tiny):
+    words = [f"--model={tiny}/runs/tiny", f"--out={tmp_path}/x.npz"]
+    with pytest.raises(InputError, match="no such folder"):
+        main.run(["embed", str(tmp_path / "no"), *words])
+    with pytest.raises(InputError, match=r"holds no images \(\.jpg, "):
+        main.run(["embed", str(tmp_path), *words])
+    (tmp_path / "a.jpg").write_bytes(b"no")
+    with pytest.raises(
+        InputError, match=r"none of its 1 images can be used; .*a\.jpg: 2 bytes that"
+    ):
+        main.run(["embed", str(tmp_path), *words])
+
+
+def test_by_distance_is_minus_the_distance():
+    slope, offset = by_distance(3)
+    vectors = unit(3)
+    np.testing.assert_allclose(
+        slope * (vectors @ vectors[0]) + offset, -(1 - vectors @ vectors[0]), atol=1e-6
+    )
+
+
+def test_many_images_stream_through_in_order(tmp_path, tiny, model, monkeypatch):
+    from crfr.use import folder as folders
+
+    for number in range(11):
+        image(tmp_path / f"{number:02}.png", 10 + number)
+    (tmp_path / "05b.png").write_bytes(b"damaged")
+    (tmp_path / "99.png").write_bytes(b"damaged, and the last one")
+    monkeypatch.setattr(folders, "BATCH", 4)
+    faces, unreadable, _ = folders.embed_folder(model, tmp_path)
+    assert faces.resolution.tolist() == list(range(10, 21))
+    assert [Path(name).name for name in unreadable] == ["05b.png", "99.png"]
+
+
+def test_scores_need_a_range(model):
+    slope, offset = by_resolution(model.calibration, 112.0, np.float32([7, 112]))
+    assert slope.dtype == offset.dtype == np.float32
+    assert np.isfinite([slope, offset]).all()
