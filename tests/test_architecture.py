@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "crfr"
-STAGES = ["data", "views", "model", "train", "evaluate", "report"]
+STAGES = ["data", "views", "model", "train", "evaluate", "report", "use"]
 BASE = {"errors", "environment", "urls", "workdir"}  # below all stages
 ENTRY = {
     "main",
@@ -25,6 +25,8 @@ ENTRY = {
     "planning",
     "estimate",
     "reproduce",
+    "sharing",
+    "publish",
     "bench",
     "__init__",
 }
