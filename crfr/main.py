@@ -15,7 +15,7 @@ from crfr.analysis import dataset, protocols, report, reproduce, sweep
 from crfr.arguments import Flags, folder, need, parse, parse_config, string
 from crfr.bench.main import bench
 from crfr.errors import InputError, unknown
-from crfr.sharing import export
+from crfr.sharing import card, export
 
 
 def train(arguments: list[str]) -> None:
@@ -136,7 +136,7 @@ def holdout(arguments: list[str]) -> None:
 COMMANDS = {
     f.__name__: f
     for f in (
-        *(train, sweep, report, reproduce, quickstart, export),
+        *(train, sweep, report, reproduce, quickstart, export, card),
         *(convert, holdout, doctor, protocols, dataset, bench),
     )
 }

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from crfr import environment
@@ -11,8 +12,12 @@ from crfr.data.benchmarks import load_benchmark
 from crfr.errors import InputError, unknown
 from crfr.evaluate.encoders import Encoder, load_encoder
 from crfr.networks import build_for_evaluation
+from crfr.recipe import recipe
+from crfr.report.models import read_report
 from crfr.use import export as exporting
-from crfr.workdir import read_config
+from crfr.use.card import Subject, make_card
+from crfr.use.statements import FILL
+from crfr.workdir import flat, read_config, read_starts
 
 FACES = "faces:identities=4,images=4"  # for the check, where no benchmark is given
 CHECKED = 64  # images of a benchmark that may be taken for it
@@ -51,6 +56,57 @@ def export(model: str, format: str, out: Path, *, pixels: str, benchmark: str) -
         repeats=REPEATS,
     )
     print(f"{out}: {encoder.model} at step {encoder.step}, {format}\n{exporting.describe(report)}")
+
+
+def card(model: str, sweeps: list[Path], out: Path) -> None:
+    """Write the model card of a crfr model from its work directory and its sweeps.
+
+    InputError for a model that is none of crfr's, for sweeps of another model or step, and where
+    `out` cannot be written.
+    """
+    encoder = load_encoder(model, build_for_evaluation)
+    if encoder.network is None:
+        raise InputError(
+            f"--model={model}: nothing is known of its training; name a run, WORKDIR[@STEP]"
+        )
+    report = read_report(sweeps)
+    for sweep in report.sweeps:
+        if sweep.about["model_fingerprint"] != encoder.fingerprint:
+            raise InputError(
+                f"{sweep.path}: is the sweep of another model or step than {model}; sweep that one"
+            )
+    if len(report.models) > 1:
+        labels = ", ".join(found.sweeps[0].about["model"] for found in report.models)
+        raise InputError(
+            f"--sweep: the directories name the model differently ({labels}); sweep into one"
+        )
+    workdir = Path(encoder.model)
+    config = read_config(workdir)
+    paper, here = flat(json.loads(recipe().to_json())), flat(config)
+    apart = ("run.", "init.")
+    subject = Subject(
+        name=workdir.resolve().name,
+        step=encoder.step or 0,
+        fingerprint=encoder.fingerprint,
+        config=config,
+        differences={
+            key: (value, here.get(key))
+            for key, value in paper.items()
+            if value != here.get(key)
+            and not key.startswith(apart)
+            and key not in ("method", "data")
+        },
+        starts=read_starts(workdir),
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(encoder.variables["params"])),
+        calibrated=(workdir / CALIBRATION).is_file(),
+    )
+    text = make_card(subject, report.models[0], report.benchmarks)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out={out}: {error.strerror}; choose another place") from error
+    environment.write_atomically(out, text)
+    print(f"{out}: {text.count(FILL)} places are left for the owner to fill in")
 
 
 def _metadata(encoder: Encoder) -> dict[str, Any]:

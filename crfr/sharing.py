@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from absl import flags
-
 from crfr.arguments import Flags, folder, need, parse, string
 
 
@@ -29,3 +27,19 @@ def export(arguments: list[str]) -> None:
         pixels=values.input,
         benchmark=values["check-benchmark"].value or "",
     )
+
+
+def card(arguments: list[str]) -> None:
+    """Write the model card of a trained model from its sweeps."""
+
+    def define(values: Flags) -> None:
+        string(values, "model", None, "WORKDIR[@STEP].")
+        string(values, "sweep", None, "Folders of its sweeps, DIR[,DIR...].")
+        string(values, "out", "MODEL_CARD.md", "The card.")
+
+    values = parse("card", arguments, define)
+    need("card", values, "model", "sweep", "out")
+    sweeps = [Path(name) for name in values.sweep.split(",")]
+    from crfr import publish
+
+    publish.card(values.model, sweeps, folder("out", values.out))

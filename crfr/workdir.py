@@ -31,11 +31,12 @@ def _read(workdir: Path, name: str) -> Any:
         raise InputError(f"{path}: not JSON ({error}); the file is damaged") from error
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config as keys like "model.name" -> value."""
     found = {}
     for name, value in values.items():
         inner = isinstance(value, dict)
-        found |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+        found |= flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
     return found
 
 
@@ -61,7 +62,7 @@ def check_same_config(workdir: Path, config: dict[str, Any]) -> None:
     """
     if not latest_step(workdir):
         return
-    before, now = _flat(read_config(workdir)), _flat(_public(config))
+    before, now = flat(read_config(workdir)), flat(_public(config))
     differing = [
         f"{key} (was {before.get(key)!r}, now {now.get(key)!r})"
         for key in sorted({*before, *now})

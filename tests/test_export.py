@@ -413,7 +413,9 @@ def test_saved_model(workdir, tmp_path):
     loaded = tensorflow.saved_model.load(str(out)).signatures["serving_default"]
     images = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
     encoder = load_encoder(str(workdir), build_for_evaluation)
-    expected = unit(jnp.asarray(encoder.network.apply(encoder.variables, resized(images))))
+    expected = unit(
+        jnp.asarray(encoder.network.apply(encoder.variables, jnp.asarray(resized(images))))
+    )
     assert relative(loaded(images=images)["embedding"].numpy(), np.asarray(expected)) < 1e-4
     about = json.loads((out / "assets.extra/metadata.json").read_text())
     assert about["fingerprint"] == encoder.fingerprint

@@ -163,8 +163,8 @@ def describe(report: dict[str, Any]) -> str:
     checked = report["checked"]
     shapes = dict.fromkeys(f"{height} x {width}" for _, height, width in checked["shapes"])
     lines = [
-        f"checked in {report['runtime']} on {checked['images']} images of {', '.join(shapes)} px: distances of "
-        f"{checked['pairs']} pairs differ by at most {checked['difference']:.1e} "
+        f"checked in {report['runtime']} on {checked['images']} images of {', '.join(shapes)} px: "
+        f"distances of {checked['pairs']} pairs differ by at most {checked['difference']:.1e} "
         f"({checked['most']:.0e} is allowed)",
         "",
         f"{'':<10}{'size':>10}"
