@@ -24,6 +24,7 @@ from crfr.arguments import (
 )
 from crfr.bench.main import bench
 from crfr.errors import InputError, unknown
+from crfr.sharing import card, export
 from crfr.usage import calibrate, embed, search, verify
 
 
@@ -149,7 +150,7 @@ COMMANDS = {
     f.__name__: f
     for f in (
         *(train, sweep, report, reproduce, quickstart),
-        *(calibrate, verify, embed, search),
+        *(calibrate, verify, embed, search, export, card),
         *(convert, holdout, doctor, protocols, dataset, bench),
     )
 }

@@ -27,6 +27,8 @@ ENTRY = {
     "planning",
     "estimate",
     "reproduce",
+    "sharing",
+    "publish",
     "bench",
     "__init__",
 }

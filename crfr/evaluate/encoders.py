@@ -2,6 +2,7 @@
 
 - `WORKDIR[@STEP]`: the folder of a training run and one of its steps, or `WORKDIR@best`;
 - `FILE.onnx[:KEY=VALUE,...]`: an ONNX model and how its input is made (onnx_spec.py);
+- `FILE.stablehlo`: a model that crfr exported (exported.py);
 - `module:function`: a Python function (foreign.py).
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 import optax
 
 from crfr.errors import InputError
+from crfr.evaluate.exported import SUFFIX, load_stablehlo
 from crfr.evaluate.foreign import load_callable
 from crfr.evaluate.onnx_model import load_onnx
 from crfr.evaluate.onnx_spec import parse_onnx
@@ -26,7 +28,7 @@ from crfr.train.checkpoint import Checkpoints
 from crfr.train.state import State, init_state
 from crfr.workdir import checkpoint_folder, read_config, read_starts
 
-FORMS = "WORKDIR[@STEP|best], FILE.onnx[:KEY=VALUE,...] or module:function"
+FORMS = "WORKDIR[@STEP|best], FILE.onnx[:KEY=VALUE,...], FILE.stablehlo or module:function"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +39,10 @@ class Encoder:
     0..255, of the type `pixels` -> float32 [b d] on the host, not normalised.
 
     model: the spec without the step.  step: finished updates, None of others than crfr's.
-    method: the training method, "onnx" or "callable".  fingerprint: a hash of what makes the
-    embeddings, which tells a model from another one of the same name and step.  precision: of the
-    network, or "model" where that is its own affair.  pixels: "float32" or "uint8", what the
-    degraded image is given as.  runtime: what runs `function`.
+    method: the training method, "onnx", "stablehlo" or "callable".  fingerprint: a hash of what
+    makes the embeddings, which tells a model from another one of the same name and step.
+    precision: of the network, or "model" where that is its own affair.  pixels: "float32" or
+    "uint8", what the degraded image is given as.  runtime: what runs `function`.
     """
 
     model: str
@@ -79,6 +81,8 @@ def load_encoder(
     settings = parse_onnx(spec)
     if settings is not None:
         foreign, name, method = load_onnx(settings), spec, "onnx"
+    elif spec.endswith(SUFFIX):
+        foreign, name, method = load_stablehlo(Path(spec)), spec, "stablehlo"
     elif _is_callable(spec):
         foreign, name, method = load_callable(spec), spec, "callable"
     else:

@@ -4,6 +4,7 @@ An ONNX file is one protobuf message.  On the wire it is fields, each a key (num
 a value: type 0 a varint, 1 eight bytes, 2 a length and as many bytes, 5 four bytes.
 """
 
+import hashlib
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ INSIDE = {
     "sparse tensor": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
-GRAPH, NODE = 7, 1
+GRAPH, PROPERTY, NODE = 7, 14, 1
 NODE_INPUT, NODE_OUTPUT, NODE_KIND = 1, 2, 4
 ARITHMETIC = {"Add", "Sub", "Mul", "Div"}
 PASSING = {"Cast", "Identity", "Transpose"}
@@ -42,6 +43,25 @@ def external_files(path: Path) -> list[Path]:
         found = set(_locations(view, "model"))
         view.release()
     return [path.parent / name for name in sorted(found)]
+
+
+def properties(path: Path) -> dict[str, str]:
+    """The metadata of an ONNX file, key -> value."""
+    found = {}
+    for number, message in _fields(memoryview(path.read_bytes())):
+        if number == PROPERTY:
+            entry = {part: str(value, "utf-8") for part, value in _fields(message)}
+            found[entry.get(1, "")] = entry.get(2, "")
+    return found
+
+
+def graph_digest(path: Path) -> str:
+    """The SHA-256 of the graph of an ONNX file, as it lies there, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for number, message in _fields(memoryview(path.read_bytes())):
+        if number == GRAPH:
+            digest.update(message)
+    return digest.hexdigest()
 
 
 def first_operations(path: Path, name: str) -> list[str]:

@@ -9,6 +9,7 @@ from jaxtyping import Float32
 
 from crfr.data.recordio import require_file
 from crfr.errors import InputError, unknown
+from crfr.evaluate.exported import read_onnx_metadata
 from crfr.evaluate.foreign import Foreign, as_embeddings, one_line
 from crfr.evaluate.onnx_graph import ARITHMETIC, external_files, first_operations
 from crfr.evaluate.onnx_spec import LAYOUTS, Numbers, Settings
@@ -26,6 +27,7 @@ TYPES = {
 def load_onnx(settings: Settings) -> Foreign:
     """The embeddings of an ONNX model, on a GPU where onnxruntime has one, else on the CPU.
 
+    One that crfr exported needs no settings: it says by itself that it takes pixels in 0..255.
     Batches of any length: a model of a fixed batch is fed in parts of its length, the last one
     filled up and cut.  The fingerprint is of the file, the files of its external tensors, and the
     settings.  InputError for a file that is missing or no ONNX model, for an input that is not
@@ -46,6 +48,8 @@ def load_onnx(settings: Settings) -> Foreign:
         )
     dtype, pixels_type = TYPES[inputs[0].type]
     layout = _layout(path, shape, settings.layout)
+    if settings.bare and read_onnx_metadata(path) is not None:
+        settings = settings._replace(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     mean, std = _normalisation(path, name, dtype, settings)
     shift, scale = np.array(mean, np.float32), np.array(std, np.float32)
     output = _output(path, session.get_outputs(), settings.output)

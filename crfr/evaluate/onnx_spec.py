@@ -8,7 +8,8 @@
 | mean, std | the network gets (pixel - mean) / std of pixels in 0..255; one number, or three with `;` between them, of red, green and blue whatever `color` is |
 | output | the name of the output that is the embedding; by default the only 2-D one |
 
-A wrong normalisation gives embeddings that look right, so there is none by default.
+A wrong normalisation gives embeddings that look right, so there is none by default.  What crfr has
+exported normalises its input itself and needs no settings.
 """  # noqa: E501
 
 import math
@@ -36,6 +37,7 @@ class Settings(NamedTuple):
     mean: Numbers | None  # of red, green, blue
     std: Numbers | None
     output: str | None
+    bare: bool  # none was given
 
 
 def parse_onnx(spec: str) -> Settings | None:
@@ -69,6 +71,7 @@ def parse_onnx(spec: str) -> Settings | None:
         mean=_numbers(spec, "mean", values.get("mean")),
         std=_numbers(spec, "std", values.get("std")),
         output=values.get("output"),
+        bare=not given,
     )
 
 

@@ -20,7 +20,7 @@ from crfr.report.rows import AVERAGE, DRAWN, PAIRED, PROTOCOLS, Row, Sweep, read
 from crfr.report.seeds import Group, find_groups, key_of, mean_row, seed_of
 from crfr.report.sides import Matrix, Pairs, Samples, read_matrix, read_pairs, read_samples
 
-FOREIGN = ("onnx", "callable")  # methods of models that crfr did not train
+FOREIGN = ("onnx", "stablehlo", "callable")  # methods of models of which no training is known
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,13 @@ def _name(model: str, method: str) -> str:
 
     >>> _name("models/sface.onnx", "onnx"), _name("my.module:embed", "callable")
     ('sface', 'embed')
+    >>> _name("bt-7.stablehlo", "stablehlo")
+    'bt-7'
     >>> _name("runs/a", "bt-7")
     'BT-7'
     """
-    if method == "onnx":
-        return PurePosixPath(re.sub(r"\.onnx(:.*)?$", "", model)).name or model
+    if method in ("onnx", "stablehlo"):
+        return PurePosixPath(re.sub(r"\.(onnx(:.*)?|stablehlo)$", "", model)).name or model
     if method == "callable":
         return model.rpartition(":")[2] or model
     return paper.display(method)

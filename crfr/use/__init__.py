@@ -1,1 +1,1 @@
-"""Stage 7, put to use: photos -> faces -> embeddings -> decisions, indexes and searches."""
+"""Stage 7, put to use: photos -> faces -> embeddings -> decisions, indexes, searches; exports."""
