@@ -16,6 +16,7 @@ from crfr.model import losses
 from crfr.model.branches import embed_branches
 from crfr.model.margin import margin_logits
 from crfr.model.norm import AXIS
+from crfr.model.product import cosines
 from crfr.model.resnet import ResNet
 from crfr.train.sharding import by_example, replicated, state_sharding
 from crfr.train.state import State, freeze
@@ -34,13 +35,14 @@ def class_scores(
     classes: int,
     margin: Mapping[str, Any],
     mesh: Mesh,
+    dtype: jnp.dtype,
 ) -> tuple[Float[Array, " r"], Float[Array, ""]]:
     """(cross-entropy of each branch, training accuracy of the plain cosine over all branches).
 
     Embeddings are gathered, the class matrix stays sharded by class, logits are never gathered.
     """
     embeddings = jax.lax.with_sharding_constraint(embeddings, replicated(mesh))
-    cosine = jnp.einsum("rbd,kd->rbk", embeddings, losses.unit(centres), precision="highest")
+    cosine = cosines(embeddings, losses.unit(centres), dtype)
     if centres.shape[0] % mesh.size == 0:
         cosine = jax.lax.with_sharding_constraint(cosine, NamedSharding(mesh, P(None, None, AXIS)))
     real = jnp.arange(centres.shape[0]) < classes
@@ -96,7 +98,7 @@ def update(
         )
         with jax.named_scope("head"):
             cross_entropies, accuracy = class_scores(
-                embeddings, params["classes"], label, classes, margin, mesh
+                embeddings, params["classes"], label, classes, margin, mesh, network.dtype
             )
         distances = losses.distance_terms(embeddings)
         loss = losses.total(cross_entropies, distances, distance_weight)
