@@ -14,6 +14,7 @@ from jaxtyping import Array
 from crfr.data.batches import train_batches
 from crfr.data.benchmarks import Benchmark, load_benchmark
 from crfr.data.records import Source, open_source
+from crfr.environment import keep_programs
 from crfr.errors import InputError
 from crfr.evaluate.distances import pair_distances
 from crfr.evaluate.embed import compile_embed, embed_images
@@ -130,6 +131,7 @@ def train(
     check_config(config)
     check_margin(config.margin.name, config.margin.gradient)
     mesh = sharding.make_mesh()
+    keep_programs()
     build(config, group_span(config.batch, config.model.bn_group, mesh.size), lambda _: 0.0)
     source = source or open_source(config.data)
     if source.classes < 2:

@@ -62,6 +62,7 @@ def sweep(
         drawn = {b.name: read_protocols(protocols, b) for b in benchmarks}
     elif "protocols" in scenarios:
         drawn = {b.name: draw_protocols(b, draws, seed) for b in benchmarks}
+    environment.keep_programs()
     encoder = model if isinstance(model, Encoder) else load_encoder(model, build_for_evaluation)
     training, metrics = _training(encoder)
     try:

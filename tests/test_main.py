@@ -74,6 +74,7 @@ def documented_commands():
 @pytest.mark.parametrize("line", documented_commands())
 def test_documented_commands_parse(line, monkeypatch):
     """By the real parser, up to the function that would do the work."""
+    import crfr.bench.embed
     import crfr.bench.input
     import crfr.bench.step
     import crfr.bench.sweep
@@ -93,6 +94,7 @@ def test_documented_commands_parse(line, monkeypatch):
         (crfr.quickstart, "quickstart"),
         (crfr.reproduce, "reproduce"),
         (crfr.bench.step, "bench_step"),
+        (crfr.bench.embed, "bench_embed"),
         (crfr.bench.input, "bench_input"),
         (crfr.bench.sweep, "bench_sweep"),
         (crfr.prepare, "convert"),
@@ -129,7 +131,7 @@ def test_the_readme_s_commands_that_need_no_data_run(tmp_path, monkeypatch):
                 assert "report.html" in result.stdout
                 continue
         if words[:2] == ["bench", "step"]:
-            words += [*SMALL, "--repeats=2", "--classes=40"]
+            words += [*SMALL, "--repeats=2", "--classes=40", "--noparts"]
         if words[:2] == ["bench", "input"]:
             words += ["--batch=8", "--seconds=0.2"]
         small = {
