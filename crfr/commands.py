@@ -143,6 +143,7 @@ def train(
     config's specs where they are open already.  Raises InputError for anything the user can mend.
     """
     mesh = sharding.make_mesh()
+    environment.keep_programs()
 
     def prepare() -> tuple[Source, Benchmark | None]:
         check_config(config)

@@ -78,6 +78,21 @@ def made_with() -> dict[str, object]:
     return {"versions": versions(), "commit": commit(), "command": command()}
 
 
+def keep_programs() -> None:
+    """Keep the programs that JAX compiles from now on in $CRFR_CACHE/programs (~/.cache/crfr), so
+    that a run that goes on, or a second one alike, does not wait for them again.
+
+    JAX's own JAX_COMPILATION_CACHE_DIR says another place.  Not on a CPU: its programs are made for
+    one processor's instructions, and a home folder may serve machines of several kinds.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir or jax.default_backend() == "cpu":  # pyright: ignore[reportAttributeAccessIssue]
+        return
+    cache = Path(os.environ.get("CRFR_CACHE") or "~/.cache/crfr").expanduser() / "programs"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
 def now() -> str:
     """UTC, ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

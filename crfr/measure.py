@@ -67,6 +67,7 @@ def sweep(
         return loaded, {}
 
     benchmarks, drawn = agreement.together(prepare)
+    environment.keep_programs()
     encoder = model if isinstance(model, Encoder) else load_encoder(model, build_for_evaluation)
     mesh = sharding.make_mesh()
     if jax.process_count() > 1:

@@ -212,3 +212,96 @@ def test_communication_is_read_from_the_program():
   %e = f32[9]{0} add(%c, %c)
 """
     assert communicated(text) == {"all-gather": 24, "all-reduce": 8 + 5 + 28}
+
+
+def test_programs_are_kept_on_accelerators(tmp_path, monkeypatch):
+    """Where nothing else is said, and not on a CPU."""
+    import jax
+
+    from crfr.environment import keep_programs
+
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv("CRFR_CACHE", str(tmp_path))
+    try:
+        for asked, backend, wanted in (
+            (None, "cpu", None),
+            ("elsewhere", "gpu", "elsewhere"),
+            (None, "gpu", str(tmp_path / "programs")),
+        ):
+            jax.config.update("jax_compilation_cache_dir", asked)
+            monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+            keep_programs()
+            assert jax.config.jax_compilation_cache_dir == wanted
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_step_counts_and_shares(tmp_path, capsys, one_device):
+    """Its figures follow from one another; a profile sees the program's kernels."""
+    out, profile = tmp_path / "step.json", tmp_path / "profile"
+    words = ["--config=configs/st_m1.py:quick", "--config.batch=4", "--config.model.bn_group=4"]
+    words += ["--classes=20", "--repeats=2", "--steps=1", "--peak=0.5", f"--profile={profile}"]
+    main.run(["bench", "step", *words, f"--out={out}"])
+    figures = json.loads(out.read_text())
+    assert figures["bench"] == "step"
+    rate = figures["images_per_second"]
+    assert rate == pytest.approx(4e3 / figures["step_ms"], rel=1e-3)
+    assert figures["views_per_second"] == pytest.approx(2 * rate, rel=1e-3)
+    assert figures["mfu"] == pytest.approx(figures["tflops"] / 0.5, rel=0.05, abs=1e-4)
+    assert sum(figures["shares"].values()) == pytest.approx(1, abs=1e-3)
+    assert sum(figures["parts_gb"].values()) == pytest.approx(figures["kernels_gb"], abs=0.01)
+    assert {"views", "forward", "backward", "head", "optimizer"} <= set(figures["parts_gb"])
+    # the tiny network by its shapes: 8 views of 31 MFLOP forward, 3 times that a step
+    assert 8 * 3 * 0.025 < figures["gflop"] < 8 * 3 * 0.045
+    assert figures["profile_kernels_seen"] > figures["profile_kernels"] / 2
+    assert "images_per_second" in capsys.readouterr().out
+
+
+def test_embed_times_each_precision(tmp_path, capsys, one_device):
+    out = tmp_path / "embed.json"
+    words = ["bench", "embed", "--repeats=2", "--steps=1", f"--out={out}"]
+    config = "--config=configs/baseline.py:quick"
+    main.run([*words, config, "--batches=2,4", "--precisions=float32"])
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["batch"], row["dtype"]) for row in rows] == [(2, "float32"), (4, "float32")]
+    for row in rows:
+        assert row["images_per_second"] == pytest.approx(1e3 * row["batch"] / row["batch_ms"], 0.01)
+        assert 0.02 < row["gflop_per_image"] < 0.05
+    with pytest.raises(InputError, match="give --config or --model"):
+        main.run(words)
+    with pytest.raises(InputError, match="--precisions 'float8' is unknown"):
+        main.run([*words, config, "--precisions=float8"])
+
+
+PROGRAM = """HloModule m
+%fused (p: bf16[2,3]) -> f32[2,3] {
+  %p = bf16[2,3]{1,0} parameter(0)
+  ROOT %c = f32[2,3]{1,0} convert(%p)
+}
+%called (q: f32[2,3]) -> f32[3] {
+  %q = f32[2,3]{1,0} parameter(0)
+  ROOT %r = f32[3]{0} reduce(%q), metadata={op_name="jit(update)/transpose(jvp())/vmap(ResNet)/x"}
+}
+ENTRY %main (a: bf16[2,3]) -> (f32[3], u8[0]) {
+  %a = bf16[2,3]{1,0} parameter(0)
+  %f = f32[2,3]{1,0} fusion(%a, %a), kind=kLoop, calls=%fused, metadata={op_name="jit(update)/jvp(head)/mul"}
+  %k = f32[3]{0} call(%f), to_apply=%called
+  ROOT %g = (f32[3]{0}, u8[0]{0}) custom-call(%k), custom_call_target="__cublas$gemm"
+}
+"""  # noqa: E501
+
+
+def test_kernels_of_a_program_by_hand():
+    from crfr.bench.program import by_part, kernels
+
+    found = kernels(PROGRAM)
+    assert [(k.name, k.kind, k.bytes) for k in found] == [
+        ("f", "fusion", 12 + 24),  # its operand once
+        ("r", "reduce", 24 + 12),
+        ("g", "__cublas$gemm", 12 + 12),
+    ]
+    assert {p: v["kernels"] for p, v in by_part(found).items()} == {
+        "backward": 1,
+        "head": 1,
+        "other": 1,
+    }

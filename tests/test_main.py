@@ -79,6 +79,7 @@ def documented_commands():
 def test_documented_commands_parse(line, monkeypatch):
     """By the real parser, up to the function that would do the work."""
     import crfr.apply
+    import crfr.bench.embed
     import crfr.bench.input
     import crfr.bench.memory
     import crfr.bench.step
@@ -100,6 +101,7 @@ def test_documented_commands_parse(line, monkeypatch):
         (crfr.reproduce, "reproduce"),
         (crfr.bench.step, "bench_step"),
         (crfr.bench.memory, "bench_memory"),
+        (crfr.bench.embed, "bench_embed"),
         (crfr.bench.input, "bench_input"),
         (crfr.bench.sweep, "bench_sweep"),
         (crfr.prepare, "convert"),
@@ -143,7 +145,7 @@ def test_the_readme_s_commands_that_need_no_data_run(tmp_path, monkeypatch):
                 assert "report.html" in result.stdout
                 continue
         if words[:2] == ["bench", "step"]:
-            words += [*SMALL, "--repeats=2", "--classes=40"]
+            words += [*SMALL, "--repeats=2", "--classes=40", "--noparts"]
         if words[:2] == ["bench", "input"]:
             words += ["--batch=8", "--seconds=0.2"]
         small = {

@@ -71,7 +71,8 @@ def scores_of(embeddings, centres, label, *, devices, chunk=0, classes=CLASSES, 
 
     def loss(embeddings, centres, label):
         real = jnp.arange(len(centres)) < classes
-        found = class_scores(embeddings, centres, label, real, settings(*margin), mesh, chunk)
+        place = settings(*margin), mesh, chunk, embeddings.dtype
+        found = class_scores(embeddings, centres, label, real, *place)
         return (found[0] * weight).sum(), found
 
     by_branch = jax.NamedSharding(mesh, jax.P(None, sharding.AXIS))

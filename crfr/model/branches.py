@@ -84,6 +84,8 @@ def embed_branches(
     over_groups = jax.vmap(over_branches, in_axes=(None, None, 1, 1), out_axes=(1, 0))
 
     def share(params, batch_stats, images, which, draws, matrices, keys):
+        # the gradients of what every device has are summed over them; here, and not at every use
+        params = jax.tree.map(lambda p: jax.lax.pcast(p, AXIS, to="varying"), params)
         branches, local = which.shape
         size = min(group or local, local)
         with jax.named_scope("views"):

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from crfr.errors import InputError, unknown
 from crfr.model.iresnet import IRBlock, PReLU
 from crfr.model.norm import Affine, BatchNorm, Norm
+from crfr.model.pool import max_pool
 
 # name -> blocks a stage, channels of the first stage, kind of the blocks
 ARCHITECTURES = {
@@ -30,6 +31,21 @@ ARCHITECTURES = {
 
 # Layers that make the embedding out of the features; all before them is the trunk.
 HEAD = frozenset({"norm_features", "dense", "norm_embedding"})
+
+
+@jax.custom_vjp
+def relu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """max(x, 0); its gradient asks the result for the sign, and x need not be kept."""
+    return jnp.maximum(x, 0)
+
+
+def _relu(x: Array) -> tuple[Array, Array]:
+    # the compiler would rather make the result again, from two arrays in the place of one
+    y = jax.lax.optimization_barrier(jnp.maximum(x, 0))
+    return y, y
+
+
+relu.defvjp(_relu, lambda y, slope: (jnp.where(y > 0, slope, 0),))
 
 
 class Block(nn.Module):
@@ -52,13 +68,11 @@ class Block(nn.Module):
         y = x
         for i, (size, stride, widen) in enumerate(layers):
             y = self.conv(self.channels * widen, size, stride, name=f"conv{i}")(y)
-            y = self.norm(name=f"norm{i}")(y, train)
-            if i < len(layers) - 1:
-                y = nn.relu(y)
+            y = self.norm(name=f"norm{i}", rectify=i < len(layers) - 1)(y, train)
         if x.shape != y.shape:
             x = self.conv(y.shape[-1], 1, self.stride, name="conv_shortcut")(x)
             x = self.norm(name="norm_shortcut")(x, train)
-        return nn.relu(x + y)
+        return relu(x + y)
 
 
 def drop(x: Float[Array, "n h w c"], keys: Array, rate: float) -> Float[Array, "n h w c"]:
@@ -67,10 +81,10 @@ def drop(x: Float[Array, "n h w c"], keys: Array, rate: float) -> Float[Array, "
     return jnp.where(kept, x / (1 - rate), 0)
 
 
-def _gone(name: str) -> Norm:
+def _gone(name: str, rectify: bool = False) -> Norm:
     """In the place of a BatchNorm that is folded into its neighbour."""
     del name
-    return lambda x, train: x
+    return lambda x, train: relu(x) if rectify else x
 
 
 class ResNet(nn.Module):
@@ -138,10 +152,8 @@ class ResNet(nn.Module):
         improved = self.block == "iresnet"
         prelu = functools.partial(PReLU, self.dtype, self.param_dtype)
         x = conv(self.width, *((3, 1) if improved else (7, 2)), "conv_stem")(x)
-        x = norm(name="norm_stem")(x, train)
-        x = prelu(name="prelu_stem")(x) if improved else nn.relu(x)
-        if not improved:
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
+        x = norm(name="norm_stem", rectify=not improved)(x, train)
+        x = prelu(name="prelu_stem")(x) if improved else max_pool(x)
         for stage, blocks in enumerate(self.stages):
             for i in range(blocks):
                 channels, name = self.width * 2**stage, f"stage{stage}_block{i}"

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from crfr.model import losses
 from crfr.model.margin import margin_logits
 from crfr.model.norm import AXIS
+from crfr.model.product import cosines
 
 P = jax.P
 Margin = Mapping[str, Any]  # the keywords of `margin_logits`
@@ -26,6 +27,7 @@ def class_scores(
     margin: Margin,
     mesh: Mesh,
     chunk: int,
+    dtype: jnp.dtype,
 ) -> tuple[Float[Array, " r"], Float[Array, ""]]:
     """(cross-entropy of each branch, training accuracy of the plain cosine over all branches).
 
@@ -35,11 +37,12 @@ def class_scores(
       label: rows of `centres`.
       real: False for the rows that are no class.
       chunk: classes whose logits a device holds at a time; 0: all of its own.
+      dtype: of the network, and of the products (product.py).
     """
     if chunk:
-        return _chunked(embeddings, centres, label, real, margin, mesh, chunk)
+        return _chunked(embeddings, centres, label, real, margin, mesh, chunk, dtype)
     embeddings = jax.lax.with_sharding_constraint(embeddings, NamedSharding(mesh, P()))
-    cosine = jnp.einsum("rbd,kd->rbk", embeddings, losses.unit(centres), precision="highest")
+    cosine = cosines(embeddings, losses.unit(centres), dtype)
     cosine = jax.lax.with_sharding_constraint(cosine, NamedSharding(mesh, P(None, None, AXIS)))
     logits = margin_logits(cosine, jnp.broadcast_to(label, cosine.shape[:2]), **margin)
     target = jnp.where(label[:, None] == jnp.arange(cosine.shape[-1]), cosine, -2).max(-1)
@@ -55,6 +58,7 @@ def _chunked(
     margin: Margin,
     mesh: Mesh,
     chunk: int,
+    dtype: jnp.dtype,
 ) -> tuple[Float[Array, " r"], Float[Array, ""]]:
     """`class_scores` with the logits of `chunk` classes at a time, forward and backward.
 
@@ -70,7 +74,7 @@ def _chunked(
     def logits_of(
         e: Float[Array, "r b d"], w: Float[Array, "c d"], label: Int[Array, " b"]
     ) -> tuple[Float[Array, "r b c"], Float[Array, "r b c"]]:
-        cosine = jnp.einsum("rbd,cd->rbc", e, losses.unit(w), precision="highest")
+        cosine = cosines(e, losses.unit(w), dtype)
         return margin_logits(cosine, jnp.broadcast_to(label, cosine.shape[:2]), **margin), cosine
 
     def part(step: Array, centres: Array, label: Array, real: Array) -> tuple[Array, ...]:

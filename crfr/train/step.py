@@ -100,6 +100,7 @@ def update(
                 margin,
                 mesh,
                 chunk,
+                network.dtype,
             )
         distances = losses.distance_terms(embeddings)
         loss = losses.total(cross_entropies, distances, distance_weight)

@@ -1,0 +1,117 @@
+"""Layers whose gradients are written out, against differentiating their formulas."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crfr.model import losses
+from crfr.model.margin import arcface_logits
+from crfr.model.norm import normalise
+from crfr.model.pool import max_pool
+from crfr.model.product import cosines
+from crfr.model.resnet import relu
+
+EPSILON = 1e-5
+
+
+def formula(x, scale, bias, rectify):
+    mean, var = x.mean((0, 1)), x.var((0, 1))
+    y = (x - mean) / jnp.sqrt(var + EPSILON) * scale + bias
+    return jnp.where(y > 0, y, 0) if rectify else y
+
+
+@pytest.mark.parametrize("rectify", [False, True])
+def test_values_and_gradients_are_those_of_the_formula(rectify):
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x = jnp.asarray(rng.normal(3, 2, (6, 5, 4)))
+        scale, bias = jnp.asarray(rng.normal(1, 0.5, (2, 4)))
+        weights = jnp.asarray(rng.normal(size=(6, 5, 4)))
+        y, mean, var = normalise(x, scale, bias, EPSILON, 1, rectify)
+        np.testing.assert_allclose(y, formula(x, scale, bias, rectify), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(mean, x.mean((0, 1)), rtol=1e-12)
+        np.testing.assert_allclose(var, x.var((0, 1)), rtol=1e-12)
+
+        def of(function):
+            return jax.grad(lambda *a: (weights * function(*a)).sum(), (0, 1, 2))(x, scale, bias)
+
+        ours = of(lambda *a: normalise(*a, EPSILON, 1, rectify)[0])
+        theirs = of(lambda *a: formula(*a, rectify))
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_relu_has_the_gradient_of_jax():
+    x = jnp.array([-2.0, -0.0, 0.0, 1e-30, 3.0])
+    for ours, theirs in ((relu, jax.nn.relu), (jax.grad(lambda v: relu(v).sum()), jax.grad(lambda v: jax.nn.relu(v).sum()))):  # fmt: skip  # noqa: E501
+        np.testing.assert_array_equal(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("side", [8, 7])
+def test_max_pool_and_its_gradient_are_those_of_jax_with_ties(side):
+    rng = np.random.default_rng(side)
+    x = jnp.asarray(rng.integers(-2, 3, (2, side, side, 3)), jnp.float32)  # full of ties
+
+    def reference(x):
+        return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+    weights = jnp.asarray(rng.integers(1, 99, reference(x).shape), jnp.float32)
+    np.testing.assert_array_equal(max_pool(x), reference(x))
+    ours, theirs = (jax.grad(lambda x: (weights * f(x)).sum())(x) for f in (max_pool, reference))  # noqa: B023
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_rounded_products_have_float32_sums_and_gradients_rounded_once():
+    """Relative to float64: what one rounding of each factor costs, and no more."""
+    rng = np.random.default_rng(0)
+    e, w, slope = (rng.normal(size=s) for s in ((2, 6, 64), (40, 64), (2, 6, 40)))
+    e /= np.linalg.norm(e, axis=-1, keepdims=True)
+    w /= np.linalg.norm(w, axis=-1, keepdims=True)
+    args = [jnp.asarray(v, jnp.float32) for v in (e, w, slope)]
+
+    @jax.jit
+    def both(e, w, slope):
+        value, pull = jax.vjp(lambda e, w: cosines(e, w, jnp.dtype("bfloat16")), e, w)
+        return value, *pull(slope)
+
+    found = both(*args)
+    wanted = (
+        np.einsum("rbd,kd->rbk", e, w),
+        np.einsum("rbk,kd->rbd", slope, w),
+        np.einsum("rbk,rbd->kd", slope, e),
+    )
+    for a, b in zip(found, wanted, strict=True):
+        assert a.dtype == jnp.float32
+        error = np.linalg.norm(a - b) / np.linalg.norm(b)
+        assert 1e-4 < error < 4e-3, error  # bfloat16 rounds by up to 2^-9, 0.002, each factor
+
+
+def test_fifty_steps_of_the_head_in_bfloat16_have_the_losses_of_float32():
+    """A linear map to embeddings and the class matrix, by SGD, on what can be learnt."""
+    rng = np.random.default_rng(1)
+    label = jnp.arange(64) % 16
+    features = jnp.asarray(rng.normal(size=(16, 24))[label] + 0.5 * rng.normal(size=(64, 24)))
+    params = [jnp.asarray(0.1 * rng.normal(size=s), jnp.float32) for s in ((24, 32), (16, 32))]
+
+    def losses_of(dtype):
+        def loss(params):
+            cosine = cosines(
+                losses.unit(features.astype(jnp.float32) @ params[0])[None],
+                losses.unit(params[1]),
+                jnp.dtype(dtype),
+            )
+            logits = arcface_logits(cosine, jnp.broadcast_to(label, (1, 64)), scale=16.0)
+            return losses.cross_entropy(logits, label, jnp.ones(16, bool)).sum()
+
+        def step(params, _):
+            value, grads = jax.value_and_grad(loss)(params)
+            return [p - 0.02 * g for p, g in zip(params, grads, strict=True)], value
+
+        return np.asarray(jax.jit(lambda p: jax.lax.scan(step, p, length=50)[1])(params))
+
+    true, rounded = losses_of("float32"), losses_of("bfloat16")
+    assert true[-1] < 0.7 * true[0]
+    np.testing.assert_allclose(rounded, true, rtol=0.01)
+    assert (rounded != true).any()
