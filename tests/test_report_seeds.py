@@ -246,6 +246,21 @@ def test_differences_are_paired_by_seed(report, page):
     assert not page.has_table("Difference from")  # that of single trainings
 
 
+def test_which_resolutions_and_models_are_compared(tmp_path):
+    wrong = {r: 0.1 for r in (5, 7, 8, 10, 14, 16, 28, 32, 56, 64, 112)}
+    dirs = [write_known(tmp_path, method, s, wrong) for method in ("bt-7", "st-7") for s in (0, 1)]
+    report = models.read_report(dirs)
+    assert differences.shown(report, "lfw") == list(wrong)  # tables would leave out 7 and 10 px
+    # the reference first, and no pair twice
+    assert [(a.label, b.label) for a, b in differences.pairings(report)] == [("ST-7", "BT-7")]
+    table = differences.seed_table(report, "lfw")
+    assert table.heads == ("difference", *(f"{r} px" for r in wrong))
+    more = dict.fromkeys(range(5, 113, 7), 0.1)
+    report = models.read_report([write_known(tmp_path / "b", "bt-7", s, more) for s in (0, 1)])
+    assert differences.shown(report, "lfw") == tables.columns(list(more))
+    assert tables.columns(list(range(5, 113))) == list(tables.COLUMNS)
+
+
 def test_models_without_a_seed_in_common_are_not_compared(tmp_path):
     dirs = [write_known(tmp_path, "baseline", s, {7: 0.4, 112: 0.0}) for s in (0, 1)]
     dirs += [write_known(tmp_path, "bt-7", 5, {7: 0.1, 112: 0.0})]

@@ -24,8 +24,8 @@ RULES = (
     "A claim holds where the 95 % interval of every difference that it speaks of lies on its side "
     "of 0, does not hold where at least one lies wholly on the other side, and is undecided "
     "otherwise: an interval contains 0. Intervals are over seeds and pairs; of one seed over pairs "
-    "alone, which leaves out the randomness of training. Ranges of resolutions are means over "
-    "those measured ones that the tables above show.",
+    "alone, which leaves out the randomness of training. Ranges of resolutions are means over the "
+    "measured ones, or over those that the tables above show where more than twelve were.",
     "Words made exact: accuracy falls towards chance where less than half of what it has above 50 "
     "% at 112 px is left. Distances are compressed where pairs of two people are, on average, less "
     "than half as far apart as the baseline puts them at 112 px. A threshold rises or drops "

@@ -13,6 +13,8 @@ from crfr.report.models import Model, Report
 from crfr.report.specialised import find, specialised
 from crfr.report.tables import MISSING, Cell, Table, columns
 
+MOST = 12  # resolutions: of more only some are compared
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -76,10 +78,12 @@ def accuracy_gap(
 
 
 def shown(report: Report, benchmark: str, *models: Model) -> list[int]:
-    """The resolutions of the tables on the page at which each training of the models has CR rows,
-    rising."""
+    """The resolutions that are compared and at which each training of the models has CR rows,
+    rising: all measured ones, of more than `MOST` those of the page's tables."""
+    measured = report.resolutions(benchmark)
     curves = [run.curve(benchmark, "CR") for model in models for run in model.singles]
-    return [r for r in columns(report.resolutions(benchmark)) if all(r in c for c in curves)]
+    compared = measured if len(measured) <= MOST else columns(measured)
+    return [r for r in compared if all(r in curve for curve in curves)]
 
 
 def pairings(report: Report) -> list[tuple[Model, Model]]:
@@ -90,7 +94,10 @@ def pairings(report: Report) -> list[tuple[Model, Model]]:
         found += [(a, b) for a in [find(report, one)] for b in [find(report, other)] if a and b]
     st = specialised(report, "st")
     found += [(model, st[r]) for r, model in specialised(report, "bt").items() if r in st]
-    unique = {(a.label, b.label): (a, b) for a, b in found if a is not b and (a.runs or b.runs)}
+    unique: dict[frozenset[str], tuple[Model, Model]] = {}
+    for a, b in found:
+        if a is not b and (a.runs or b.runs):
+            unique.setdefault(frozenset((a.label, b.label)), (a, b))
     return list(unique.values())
 
 
@@ -105,7 +112,7 @@ def count(seeds: int) -> str:
 
 def seed_table(report: Report, benchmark: str) -> Table | None:
     """Differences in points over seeds; None where no model has several or no pairs are kept."""
-    resolutions = columns(report.resolutions(benchmark))
+    resolutions = shown(report, benchmark)
     body: list[tuple[Cell, ...]] = []
     measured = False
     for first, second in pairings(report):
