@@ -47,7 +47,7 @@ def compiled_on(devices, group, inputs, statistics=True):
     return compiled, jax.device_put(given, places)
 
 
-@pytest.mark.parametrize("group", [4, 8, 0])
+@pytest.mark.parametrize("group", [2, 8, 0])
 def test_groups_are_those_of_the_global_batch(inputs, group):
     """A device has 4 of 32 images.  Embeddings and running statistics are those of a loop over
     groups of consecutive images and branches, and each device does an eighth of the work."""
@@ -70,7 +70,7 @@ def test_groups_are_those_of_the_global_batch(inputs, group):
         assert eight.cost_analysis()["flops"] < 1.1 / 8 * one.cost_analysis()["flops"]
 
 
-@pytest.mark.parametrize(("group", "rows"), [(4, None), (8, 4), (0, 1)])
+@pytest.mark.parametrize(("group", "rows"), [(2, None), (8, 4), (0, 1)])
 def test_only_groups_over_several_devices_are_synchronised(inputs, group, rows):
     """What a forward pass without the running statistics sends: nothing, or sums of channels, one
     row of them for each group."""
