@@ -54,8 +54,8 @@ def joined(
     130 for Ctrl-C, else 1.
     """
     _initialize(coordinator, processes, process, connect_timeout, lost_after)
-    over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(over,), daemon=True)
+    over, ending = threading.Event(), threading.Lock()
+    watcher = threading.Thread(target=_watch, args=(over, ending), daemon=True)
     watcher.start()
     try:
         if not leader():
@@ -73,7 +73,7 @@ def joined(
     except SystemExit:  # agreed upon: a signal
         raise
     except BaseException as error:
-        _leave(error)
+        _leave(error, ending)
     finally:
         over.set()
         watcher.join()
@@ -168,10 +168,11 @@ def _give_up(
     os._exit(2)
 
 
-def _leave(error: BaseException) -> NoReturn:
+def _leave(error: BaseException, ending: threading.Lock) -> NoReturn:
     """Tell the others why this process has failed, and end it at once: leaving in good order would
     wait for them, and they for us.
     """
+    ending.acquire()  # and keep: a process ends once, for one reason
     if isinstance(error, jax.errors.JaxRuntimeError | ValueError) and GONE.search(str(error)):
         text = (
             f"has lost another process ({_first_line(str(error))}), which may have said why; the "
@@ -187,27 +188,30 @@ def _leave(error: BaseException) -> NoReturn:
         text, code = _first_line(f"{type(error).__name__}: {error}"), 1
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # it is there: another one has failed too
         _client().key_value_set(FAILED, f"{code} {jax.process_index()} {text}")
-        time.sleep(2 * WATCHING)  # for the others to see it
-    _end(text, code)
+    # for the others to see it while this process is still connected to them
+    _end(text, code, linger=2 * WATCHING)
 
 
-def _watch(over: threading.Event) -> None:
+def _watch(over: threading.Event, ending: threading.Lock) -> None:
     """End this process soon after another one has failed; for a thread, until `over`."""
     while not over.wait(WATCHING):
         try:
             failed = _client().key_value_try_get(FAILED)
         except jax.errors.JaxRuntimeError:
             continue  # none has; or the coordinator is gone, upon which JAX ends this process
+        ending.acquire()
         code, process, text = failed.split(" ", 2)
-        if int(process) != jax.process_index():
-            _end(f"ends, for process {process} has failed: {text}", int(code))
+        # the coordinator goes last, for JAX aborts those that it leaves behind
+        linger = 4 * WATCHING if leader() else 0.0
+        _end(f"ends, for process {process} has failed: {text}", int(code), linger)
 
 
-def _end(text: str, code: int) -> NoReturn:
+def _end(text: str, code: int, linger: float = 0.0) -> NoReturn:
     where = f"crfr: process {jax.process_index()} of {jax.process_count()}"
     print(f"{where}: {text}", file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    time.sleep(linger)
     for child in multiprocessing.active_children():  # readers of data
         child.terminate()
     os._exit(code)
