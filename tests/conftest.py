@@ -65,7 +65,7 @@ def tiny(tmp_path_factory) -> Path:
     environment.write_json(workdir / "config.json", config.to_dict())
     environment.write_json(workdir / "run.json", [{"classes": 3}])
     network, tx = build_for_evaluation(config.to_dict())
-    with Checkpoints(workdir) as checkpoints:
+    with Checkpoints(workdir / "checkpoints", lambda steps, _: {*steps}) as checkpoints:
         checkpoints.save(1, init_state(network, 3, tx, jax.random.key(0)))
     apply.calibrate(
         str(workdir),
