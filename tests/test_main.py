@@ -79,6 +79,7 @@ def test_documented_commands_parse(line, monkeypatch):
     import crfr.bench.sweep
     import crfr.measure
     import crfr.prepare
+    import crfr.publish
     import crfr.quickstart
     import crfr.report.page
     import crfr.reproduce
@@ -98,6 +99,8 @@ def test_documented_commands_parse(line, monkeypatch):
         (crfr.prepare, "convert"),
         (crfr.prepare, "doctor"),
         (crfr.prepare, "holdout"),
+        (crfr.publish, "export"),
+        (crfr.publish, "card"),
     ]:
         monkeypatch.setattr(module, name, lambda *a, name=name, **k: called.append(name))
     main.run(shlex.split(line, comments=True)[1:])
