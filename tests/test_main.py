@@ -86,6 +86,7 @@ def test_documented_commands_parse(line, monkeypatch):
     import crfr.bench.sweep
     import crfr.measure
     import crfr.prepare
+    import crfr.publish
     import crfr.quickstart
     import crfr.report.page
     import crfr.reproduce
@@ -110,6 +111,8 @@ def test_documented_commands_parse(line, monkeypatch):
         (crfr.apply, "calibrate"),
         (crfr.apply, "embed"),
         (crfr.apply, "search"),
+        (crfr.publish, "export"),
+        (crfr.publish, "card"),
     ]:
         monkeypatch.setattr(module, name, lambda *a, name=name, **k: called.append(name))
     monkeypatch.setattr(crfr.bench.memory, "on_virtual_devices", lambda *_: False)
