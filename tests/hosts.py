@@ -66,14 +66,15 @@ def launch(folder: Path, processes: int, *arguments: str, devices: int = 1) -> s
 def finish(run: subprocess.Popen, stop: tuple[str, int, int] | None = None) -> tuple[int, str]:
     """(exit code, output).  `stop`: when a line begins like this, send this process the signal."""
     output, target = "", 0
-    for line in run.stdout or ():
-        output += line
-        if stop and not target:
-            target = process_of(run, stop[1])
-        if stop and line.startswith(stop[0]):
-            os.kill(target, stop[2])
-            stop = None
-    return run.wait(), output
+    with run:  # which closes the pipe and waits
+        for line in run.stdout or ():
+            output += line
+            if stop and not target:
+                target = process_of(run, stop[1])
+            if stop and line.startswith(stop[0]):
+                os.kill(target, stop[2])
+                stop = None
+    return run.returncode, output
 
 
 def process_of(run: subprocess.Popen, number: int) -> int:
