@@ -36,8 +36,8 @@ def load(path: str | os.PathLike, *, calibration: str | os.PathLike | None = Non
     """A model, to embed and compare faces of any size.
 
     Args:
-      path: WORKDIR[@STEP|@best] of a training run, FILE.onnx[:KEY=VALUE,...], a
-        file of `crfr export`, or a Python function module:function.
+      path: WORKDIR[@STEP|@best] of a training run, FILE.onnx[:KEY=VALUE,...]
+        (docs/evaluation.md), a file of `crfr export`, or a Python function module:function.
       calibration: the file of `crfr calibrate`; by default the one beside the model, which need
         not be there.
 
