@@ -70,14 +70,14 @@ def card(model: str, sweeps: list[Path], out: Path) -> None:
             f"--model={model}: nothing is known of its training; name a run, WORKDIR[@STEP]"
         )
     report = read_report(sweeps)
-    models = list(report.models)
     for sweep in report.sweeps:
         if sweep.about["model_fingerprint"] != encoder.fingerprint:
             raise InputError(
                 f"{sweep.path}: is the sweep of another model or step than {model}; sweep that one"
             )
-    if len(models) > 1:
-        labels = ", ".join(found.sweeps[0].about["model"] for found in models)
+    first, *others = report.models
+    if others:
+        labels = ", ".join(found.sweeps[0].about["model"] for found in report.models)
         raise InputError(
             f"--sweep: the directories name the model differently ({labels}); sweep into one"
         )
@@ -101,7 +101,7 @@ def card(model: str, sweeps: list[Path], out: Path) -> None:
         parameters=sum(leaf.size for leaf in jax.tree.leaves(encoder.variables["params"])),
         calibrated=(workdir / CALIBRATION).is_file(),
     )
-    text = make_card(subject, models[0], report.benchmarks)
+    text = make_card(subject, first, report.benchmarks)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

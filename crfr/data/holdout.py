@@ -128,9 +128,7 @@ def _negative(
     return _swapped(np.array(list(found)), rng)
 
 
-def _swapped(
-    pairs: Int[np.ndarray, "p 2"], rng: np.random.Generator
-) -> Int32[np.ndarray, "p 2"]:
+def _swapped(pairs: Int[np.ndarray, "p 2"], rng: np.random.Generator) -> Int32[np.ndarray, "p 2"]:
     """Half of the pairs the other way round, or the first image would be the earlier one in all."""
     turned = rng.random(len(pairs)) < 0.5
     pairs = pairs.astype(np.int32)
