@@ -1,6 +1,7 @@
 """BatchNorm whose statistics are those of a group of images, which may span devices."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -121,7 +122,8 @@ class BatchNorm(nn.Module):
         if not train:
             y = affine(x, mean.value, var.value, scale, bias, self.epsilon)
             return (jnp.maximum(y, 0) if self.rectify else y).astype(self.dtype)
-        y, batch_mean, batch_var = normalise(x, scale, bias, self.epsilon, self.span, self.rectify)
+        found: Any = normalise(x, scale, bias, self.epsilon, self.span, self.rectify)
+        y, batch_mean, batch_var = found
         if not self.is_initializing():
             kept = self.momentum
             mean.value = kept * mean.value + (1 - kept) * batch_mean
