@@ -245,8 +245,8 @@ def test_step_counts_and_shares(tmp_path, capsys, one_device):
     figures = json.loads(out.read_text())
     assert figures["bench"] == "step"
     rate = figures["images_per_second"]
-    assert rate == pytest.approx(4e3 / figures["step_ms"], rel=1e-3)
-    assert figures["views_per_second"] == pytest.approx(2 * rate, rel=1e-3)
+    assert rate == pytest.approx(4e3 / figures["step_ms"], abs=0.01)
+    assert figures["views_per_second"] == pytest.approx(2 * rate, abs=0.02)  # rounded
     assert figures["mfu"] == pytest.approx(figures["tflops"] / 0.5, rel=0.05, abs=1e-4)
     assert sum(figures["shares"].values()) == pytest.approx(1, abs=1e-3)
     assert sum(figures["parts_gb"].values()) == pytest.approx(figures["kernels_gb"], abs=0.01)
@@ -269,7 +269,7 @@ def test_embed_times_each_precision(tmp_path, capsys, one_device):
         assert 0.02 < row["gflop_per_image"] < 0.05
     with pytest.raises(InputError, match="give --config or --model"):
         main.run(words)
-    with pytest.raises(InputError, match="--precisions 'float8' is unknown"):
+    with pytest.raises(InputError, match="unknown --precisions 'float8'"):
         main.run([*words, config, "--precisions=float8"])
 
 
