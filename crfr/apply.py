@@ -169,7 +169,7 @@ def search(
     loaded = load(model, calibration=calibration)
     held.check_model(loaded.encoder, index)
     table = None
-    if calibration or far or (loaded.table is not None and loaded.table.exists()):
+    if calibration or far or loaded.calibrated:
         table = loaded.calibration
         table.objective(far)
     face = loaded.embed(query, align=detector)

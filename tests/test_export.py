@@ -21,6 +21,7 @@ import pytest
 from jax import export as jax_export
 from test_fold import NETWORKS, made, relative
 
+import crfr
 from crfr import environment, main, publish
 from crfr.errors import InputError
 from crfr.evaluate.embed import compile_embed
@@ -68,7 +69,7 @@ def workdir(tmp_path_factory):
     folder.mkdir()
     environment.write_json(folder / "config.json", values)
     record_start(folder, step=0, weights=None, classes=2, images=8)
-    with Checkpoints(folder) as checkpoints:
+    with Checkpoints(folder / "checkpoints", lambda steps, _: {*steps}) as checkpoints:
         checkpoints.save(STEP, state.replace(step=jnp.asarray(STEP), batch_stats=stats))
     return folder
 
@@ -403,6 +404,25 @@ def test_thresholds_go_along_as_they_are(native, workdir, tmp_path):
                 main.run(command(workdir, "onnx", tmp_path / "m.onnx"))
     finally:
         path.unlink()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("form", ["onnx", "stablehlo"])
+def test_an_exported_file_verifies_by_the_thresholds_in_it(form, tiny, tmp_path):
+    file = tmp_path / f"m.{form}"
+    main.run(command(tiny / "runs/tiny", form, file))
+    rng = np.random.default_rng(5)
+    pair = [rng.integers(0, 256, (side, side, 3), np.uint8) for side in (20, 112)]
+    exported, native = crfr.load(file), crfr.load(tiny / "runs/tiny")
+    found, wanted = exported.verify(*pair), native.verify(*pair)
+    assert (found.threshold, found.same) == (wanted.threshold, wanted.same)
+    assert found.distance == pytest.approx(wanted.distance, abs=1e-4)
+    # those beside the file come first, and have to be made with it
+    (tmp_path / f"m.{form}.calibration.json").write_text(
+        (tiny / "runs/tiny/calibration.json").read_text()
+    )
+    with pytest.raises(InputError, match="thresholds of another model"):
+        crfr.load(file).verify(*pair)
 
 
 @pytest.mark.usefixtures("quick")

@@ -74,6 +74,21 @@ def read_onnx_metadata(path: Path) -> dict[str, Any] | None:
     return metadata
 
 
+def held_calibration(model: str) -> tuple[Path, dict[str, Any]] | None:
+    """(the file, the thresholds that `crfr export` put into it) of a MODEL; None of any that has
+    none.
+    """
+    path = Path(model.partition(".onnx:")[0] + ".onnx" if ".onnx:" in model else model)
+    if path.suffix == SUFFIX:
+        metadata = unpack(path)[1]
+    elif path.suffix == ".onnx":
+        metadata = read_onnx_metadata(path)
+    else:
+        return None
+    content = (metadata or {}).get("calibration")
+    return (path, content) if content else None
+
+
 def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
         metadata = json.loads(text)

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 AXIS = (
@@ -67,7 +68,12 @@ def _normalise(
 
 
 def affine(
-    x: Array, mean: Array, var: Array, scale: Array, bias: Array, epsilon: float
+    x: Array,
+    mean: ArrayLike,
+    var: ArrayLike,
+    scale: ArrayLike,
+    bias: ArrayLike,
+    epsilon: float,
 ) -> Float[Array, "*b c"]:
     """Centred before it is scaled, in the wide type: an offset rounded to bfloat16 would cost the
     digits that matter where the mean is large against the deviation.

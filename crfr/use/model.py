@@ -15,10 +15,11 @@ from crfr.environment import cores
 from crfr.errors import InputError
 from crfr.evaluate.embed import Embed, embed_work, make_embed
 from crfr.evaluate.encoders import Encoder
+from crfr.evaluate.exported import held_calibration
 from crfr.use.decide import Decision, decide
 from crfr.use.detect import load_detector
 from crfr.use.faces import Face, Faces, Image, Images, cosine_distance, join, listed, prepare
-from crfr.use.thresholds import Calibration, read_calibration
+from crfr.use.thresholds import Calibration, parse_calibration, read_calibration
 
 BATCH = 64  # images at once
 
@@ -36,9 +37,23 @@ class Model:
     run: Embed = field(repr=False)  # float32 pixels [b 112 112 3] -> unit embeddings
 
     @functools.cached_property
+    def _held(self) -> tuple[Path, dict] | None:
+        return held_calibration(self.encoder.model)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether there are thresholds."""
+        return (self.table is not None and self.table.exists()) or self._held is not None
+
+    @functools.cached_property
     def calibration(self) -> Calibration:
-        """The thresholds; InputError where there are none, or another model's."""
+        """The thresholds beside the model, or else those that an exported file brings; InputError
+        where there are none, or another model's.
+        """
         if self.table is None or not self.table.exists():
+            if held := self._held:
+                # export took them for this network alone, and the file's digest holds them to it
+                return parse_calibration(*held)
             place = f" ({self.table} does not exist)" if self.table else ""
             raise InputError(
                 f"{self.encoder.model}: has no thresholds{place}; make them with crfr calibrate "

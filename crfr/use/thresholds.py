@@ -135,6 +135,11 @@ def read_calibration(path: Path) -> Calibration:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error}); {AGAIN}") from error
+    return parse_calibration(path, content)
+
+
+def parse_calibration(path: Path, content: Any) -> Calibration:
+    """The content of such a file, found in `path`; InputError for one of another kind."""
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
         raise InputError(f"{path}: is no calibration of schema {SCHEMA} (schema {found}); {AGAIN}")
