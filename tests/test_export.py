@@ -410,7 +410,7 @@ def test_thresholds_go_along_as_they_are(native, workdir, tmp_path):
 @pytest.mark.parametrize("form", ["onnx", "stablehlo"])
 def test_an_exported_file_verifies_by_the_thresholds_in_it(form, tiny, tmp_path):
     file = tmp_path / f"m.{form}"
-    main.run(command(tiny / "runs/tiny", form, file))
+    main.run(command(tiny / "runs/tiny", form, file, "--input=float32"))
     rng = np.random.default_rng(5)
     pair = [rng.integers(0, 256, (side, side, 3), np.uint8) for side in (20, 112)]
     exported, native = crfr.load(file), crfr.load(tiny / "runs/tiny")
