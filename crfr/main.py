@@ -46,6 +46,26 @@ def train(arguments: list[str]) -> None:
         commands.train(values.config, workdir)
 
 
+def config(arguments: list[str]) -> None:
+    """Show every key of a config, its value and what it means."""
+
+    def define(values: Flags) -> None:
+        text = "Print the table of docs/configs.md instead."
+        flags.DEFINE_boolean("markdown", False, text, flag_values=values)
+
+    values = parse_config("config", arguments, define)
+    from crfr.keys import key_lines, key_table
+    from crfr.recipe import check_config, recipe
+    from crfr.workdir import flat
+
+    defaults = flat(recipe().to_dict())
+    shown = defaults
+    if values.config is not None:
+        check_config(values.config)
+        shown = flat(values.config.to_dict())
+    print(key_table(shown) if values.markdown else "\n".join(key_lines(shown, defaults)))
+
+
 def quickstart(arguments: list[str]) -> None:
     """Train three methods on procedural faces, sweep and report: minutes on a CPU."""
 
@@ -149,7 +169,7 @@ def holdout(arguments: list[str]) -> None:
 COMMANDS = {
     f.__name__: f
     for f in (
-        *(train, sweep, report, reproduce, quickstart),
+        *(train, sweep, report, reproduce, quickstart, config),
         *(calibrate, verify, embed, search, export, card),
         *(convert, holdout, doctor, protocols, dataset, bench),
     )

@@ -1,12 +1,11 @@
 """The config: the paper's recipe as the default of every key, and the arguments of config files."""
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
 from crfr.errors import InputError, unknown
+from crfr.keys import LIMITS
 from crfr.views.methods import parse_method
 
 Config = Any  # a ConfigDict, whose keys no type checker knows
@@ -15,143 +14,78 @@ Config = Any  # a ConfigDict, whose keys no type checker knows
 def recipe() -> Config:
     """Every key with the paper's value (section 3.1) where it states one.
 
-    Keys under `run` may change between two starts of one run; all others are part of what it is.
+    What each key means stands in keys.py, and `crfr config` shows it.  Keys under `run` may change
+    between two starts of one run; all others are part of what it is.
     """
     config = ConfigDict(
         {
-            "method": "baseline",  # baseline, bt-R, bt-m, st-R, st-m1, st-m2
+            "method": "baseline",
             "seed": 0,
-            "data": "faces",  # a source spec
-            "init": {"weights": ""},  # start from these (docs/finetune.md); empty: at random
-            "batch": 128,  # images a step, over all devices
+            "data": "faces",
+            "init": {"weights": ""},
+            "batch": 128,
             "epochs": 16.0,
-            "distance_weight": config_dict.placeholder(float),  # unset: the method's (25 or 3)
+            "distance_weight": config_dict.placeholder(float),
             "model": {
-                "name": "resnet50",  # resnet50, resnet18, iresnet18|34|50|100, tiny
-                "version": "v1",  # of ResNet-50.  v1: stride in the first 1x1; v1.5: in the 3x3
-                "width": config_dict.placeholder(
-                    int
-                ),  # channels of the first stage; unset: the name's
-                "head": "E",  # E: BN-dropout-flatten-dense-BN; plain: flatten-dropout-dense
+                "name": "resnet50",
+                "version": "v1",
+                "width": config_dict.placeholder(int),
+                "head": "E",
                 "embedding": 512,
                 "dropout": 0.5,
-                "dtype": "bfloat16",  # of activations; parameters and statistics are float32
+                "dtype": "bfloat16",
                 "input_mean": (127.5, 127.5, 127.5),
                 "input_std": (127.5, 127.5, 127.5),
-                "bn_group": 128,  # images that share BatchNorm statistics; 0: the whole batch
+                "bn_group": 128,
                 "bn_epsilon": 1e-5,
                 "bn_momentum": 0.9,
-                "bn_frozen": False,  # keep the running statistics and train with them
+                "bn_frozen": False,
             },
             "margin": {
-                "name": "arcface",  # arcface, cosface
+                "name": "arcface",
                 "scale": 64.0,
-                "margin": config_dict.placeholder(
-                    float
-                ),  # unset: 0.5 for ArcFace, 0.35 for CosFace
-                "gradient": "true",  # true, straight-through (InsightFace's)
+                "margin": config_dict.placeholder(float),
+                "gradient": "true",
             },
-            "softmax": {  # docs/scaling.md
-                "sample": 1.0,  # the part of the classes that takes part in a step
-                "chunk": 0,  # classes whose logits are held at a time; 0: all of a device
+            "softmax": {
+                "sample": 1.0,
+                "chunk": 0,
             },
             "augment": {"crop": 128, "flip": True, "brightness": 0.4, "saturation": 0.4},
             "optimizer": {
-                "name": "sgd",  # sgd, adamw
+                "name": "sgd",
                 "momentum": 0.9,
                 "weight_decay": 5e-4,
                 "decay_norm_and_bias": False,
-                # factors of the learning rate of each part; 0 freezes it.  trunk: up to the
-                # features; head: the layers that make the embedding; classes: the class matrix
                 "rates": {"trunk": 1.0, "head": 1.0, "classes": 1.0},
             },
             "schedule": {
-                "kind": "steps",  # steps, cosine
+                "kind": "steps",
                 "learning_rate": 0.01,
-                "drops": (9, 13),  # epochs, of the kind "steps"
-                "factor": 0.1,  # at each drop
+                "drops": (9, 13),
+                "factor": 0.1,
                 "warmup_epochs": 0.0,
             },
             "run": {
-                "log_every": 50,  # steps
-                "save_every": 1.0,  # epochs; 0: only at the end
-                "checkpoints": "",  # their folder, local or in a bucket; empty: WORKDIR's
-                "keep": 3,  # the latest checkpoints, and besides them:
-                "keep_every": 0.0,  # epochs: the first at or after each multiple, for ever; 0: none
-                "keep_best": 0,  # the most accurate on `benchmark`; 0: none
-                "benchmark": "",  # a benchmark spec, verified at 112 px during training (fig. 15)
-                "verify_every": 1.0,  # epochs
-                "threads": 4,  # that read and decode whole batches ahead
-                "workers": 0,  # processes that do so instead, each with `threads` threads
-                "skip_unreadable": 0,  # images that may fail to be read
+                "log_every": 50,
+                "save_every": 1.0,
+                "checkpoints": "",
+                "keep": 3,
+                "keep_every": 0.0,
+                "keep_best": 0,
+                "benchmark": "",
+                "verify_every": 1.0,
+                "threads": 4,
+                "workers": 0,
+                "skip_unreadable": 0,
                 "eval_batch": 256,
                 "tensorboard": False,
-                "on_nan": "stop",  # stop, skip: a step whose loss or gradients are not finite
-                "hang_after": 1800.0,  # seconds in one phase of a step, then exit code 75; 0: never
+                "on_nan": "stop",
+                "hang_after": 1800.0,
             },
         }
     )
     return config.lock()  # a key that is not above cannot be set
-
-
-def _whole(low: int) -> tuple[Callable[[Any], bool], str]:
-    return lambda v: v is None or v >= low, f"{low} or more"
-
-
-def _between(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
-    return lambda v: v is None or low <= v < high, f"{low} to below {high:g}"
-
-
-_POSITIVE = (lambda v: v is None or 0 < v < math.inf, "a positive number")
-_THREE = (
-    lambda v: len(v) == 3 and all(isinstance(e, int | float) for e in v),
-    "three numbers, of R, G and B",
-)
-_LIMITS = {
-    "seed": _between(0, 2**32),
-    "batch": _whole(1),
-    "epochs": _POSITIVE,
-    "distance_weight": _between(0, math.inf),
-    "model.width": _whole(1),
-    "model.embedding": _whole(1),
-    "model.input_mean": _THREE,
-    "model.input_std": (lambda v: _THREE[0](v) and min(v) > 0, "three positive numbers"),
-    "model.bn_group": _whole(0),
-    "model.bn_epsilon": _POSITIVE,
-    "model.bn_momentum": _between(0, 1),
-    "margin.scale": _POSITIVE,
-    "margin.margin": _between(0, math.pi),
-    "softmax.sample": (lambda v: 0 < v <= 1, "a number above 0, to 1"),
-    "softmax.chunk": _whole(0),
-    "optimizer.momentum": _between(0, 1),
-    "optimizer.weight_decay": _between(0, math.inf),
-    "optimizer.rates.trunk": _between(0, math.inf),
-    "optimizer.rates.head": _between(0, math.inf),
-    "optimizer.rates.classes": _between(0, math.inf),
-    "schedule.learning_rate": _POSITIVE,
-    "schedule.drops": (
-        lambda v: all(isinstance(e, int | float) and 0 < e < math.inf for e in v),
-        "epochs above 0, as (9, 13), or () for none",
-    ),
-    "schedule.factor": _POSITIVE,
-    "schedule.warmup_epochs": _between(0, math.inf),
-    "run.log_every": _whole(1),
-    "run.save_every": _between(0, math.inf),
-    "run.keep": _whole(1),
-    "run.keep_every": _between(0, math.inf),
-    "run.keep_best": _whole(0),
-    "run.verify_every": _between(0, math.inf),
-    "run.threads": _whole(1),
-    "run.workers": _whole(0),
-    "run.skip_unreadable": _whole(0),
-    "run.eval_batch": _whole(1),
-    "run.on_nan": (lambda v: v in ("stop", "skip"), "stop or skip"),
-    "run.hang_after": _between(0, math.inf),
-    "run.checkpoints": (
-        lambda v: not v or v.startswith(("/", "gs://")),
-        "an absolute path, gs://BUCKET/FOLDER, or nothing for WORKDIR/checkpoints",
-    ),
-}
 
 
 def check_config(config: Config) -> None:
@@ -163,7 +97,7 @@ def check_config(config: Config) -> None:
             f"--config: returns no config of crfr.recipe ({type(config).__name__}); begin with "
             "config = crfr.recipe.recipe(), as configs/bt_m.py"
         )
-    for key, (allowed, text) in _LIMITS.items():
+    for key, (allowed, text) in LIMITS.items():
         value = config
         for name in key.split("."):
             value = value[name]

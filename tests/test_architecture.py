@@ -23,6 +23,7 @@ ENTRY = {
     "apply",
     "usage",
     "recipe",
+    "keys",
     "quickstart",
     "planning",
     "estimate",

@@ -119,6 +119,8 @@ def test_documented_commands_parse(line, monkeypatch):
     monkeypatch.setattr("crfr.distributed.joined", lambda *a, **k: contextlib.nullcontext())
     # a command whose exit code is its answer: True is 0
     monkeypatch.setattr(crfr.apply, "verify", lambda *a, **k: called.append("verify") or True)
+    monkeypatch.setattr("crfr.keys.key_lines", lambda *_: called.append("config") or [])
+    monkeypatch.setattr("crfr.keys.key_table", lambda *_: called.append("config") or "")
     main.run(shlex.split(line, comments=True)[1:])
     assert len(called) == 1
 
