@@ -180,7 +180,9 @@ def _losses(workdir: Path) -> list[float]:
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="crfr-hosts-"))
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
-    steps = [*SMALL, "--config.epochs=4"]  # 12 steps
+    # 12 steps at a low rate: gloo adds up four gradients in another order than one process does,
+    # and at the recipe's rate the 3e-7 of step 2 are 6e-3 at step 10
+    steps = [*SMALL, "--config.epochs=4", "--config.schedule.learning_rate=0.0001"]
 
     def train(name: str, processes: int, stop: tuple[str, int, int] | None = None) -> list[float]:
         words = ["train", *steps, f"--workdir={folder / name}"]
@@ -191,10 +193,12 @@ def main() -> None:
     print("four devices, losses of 12 steps and the verification after them:", flush=True)
     whole = {n: train(f"whole-{n}", n) for n in (1, 2, 4)}
     for n in (2, 4):
-        worst = max(abs(a - b) for a, b in zip(whole[n], whole[1], strict=True))
-        alike = measured(folder / f"whole-{n}") == measured(folder / "whole-1")
-        print(f"  {n} processes against 1: largest difference {worst:g}, bit-identical {alike}")
-        assert worst < 1e-3
+        off = [abs(a / b - 1) for a, b in zip(whole[n], whole[1], strict=True)]
+        print(f"  {n} processes against 1: relative difference {off[0]:.1g} at step 1, "
+              f"{off[4]:.1g} at step 5, at most {max(off):.1g}")  # fmt: skip
+        assert off[0] < 1e-5
+        assert max(off) < 1e-3
+    print(f"  4 processes against 2: the same bits: {whole[4] == whole[2]}")
 
     train("stopped", 2, ("step 4/", 1, signal.SIGTERM))
     at = saved(folder / "stopped")[-1]
@@ -203,8 +207,10 @@ def main() -> None:
     )
     for n in (1, 2, 4):
         shutil.copytree(folder / "stopped", folder / f"on-{n}", dirs_exist_ok=True)
-        worst = max(abs(a - b) for a, b in zip(train(f"on-{n}", n), whole[1], strict=True))
-        print(f"  resumed with {n}: largest difference to the whole run {worst:g}", flush=True)
+        losses = train(f"on-{n}", n)
+        worst = max(abs(a / b - 1) for a, b in zip(losses, whole[n], strict=True))
+        print(f"  resumed with {n}: relative difference to the whole run with {n}: at most "
+              f"{worst:.1g}, the same bits: {losses == whole[n]}", flush=True)  # fmt: skip
         assert worst < 1e-3
 
     words = ["train", *SMALL, "--config.epochs=10000", f"--workdir={folder / 'killed'}"]
