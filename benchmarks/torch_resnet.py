@@ -115,8 +115,8 @@ class Network(nn.Module):
 
 def make_views(images, which, top, left, flip, shift, saturation, matrices):
     """[r] views [b 3 h w] of uint8 images [b h w c]: crfr's make_views."""
-    pixels = images.float()
-    luma = torch.tensor(LUMA, device=images.device)
+    pixels = images.to(matrices.dtype)
+    luma = torch.tensor(LUMA, device=images.device, dtype=matrices.dtype)
     views = []
     for index in which:
         rows, columns = matrices[index, top], matrices[index, left]
@@ -186,8 +186,11 @@ class Training:
         self.views, self.weight = METHODS[method]
         self.device, self.memory = device, memory
         self.network = Network(name, version, embedding, dropout, width)
-        self.network = self.network.to(device, memory_format=memory).train()
-        self.centres = nn.Parameter(0.01 * torch.randn(classes, embedding, device=device))
+        # of parameters, logits and losses; autocast takes bfloat16 where it may
+        self.wide = torch.float64 if dtype == torch.float64 else torch.float32
+        self.network = self.network.to(device, self.wide, memory_format=memory).train()
+        centres = torch.randn(classes, embedding, device=device, dtype=self.wide)
+        self.centres = nn.Parameter(0.01 * centres)
         self.matrices = torch.as_tensor(matrices, device=device)
         self.resolutions, self.offsets = list(resolutions), offsets
         self.colour = brightness, saturation
@@ -201,7 +204,7 @@ class Training:
         self.loss = torch.compile(self.loss_of, mode=mode) if mode else self.loss_of
 
     def autocast(self, dtype):
-        return torch.autocast(self.device, dtype, enabled=dtype != torch.float32)
+        return torch.autocast(self.device, dtype, enabled=dtype == torch.bfloat16)
 
     def loss_of(self, images, label, draws):
         with torch.no_grad():
@@ -210,11 +213,11 @@ class Training:
         for view in views:
             with self.autocast(self.dtype):
                 embedding = self.network(view.contiguous(memory_format=self.memory))
-            embeddings.append(F.normalize(embedding.float(), eps=1e-12))
+            embeddings.append(F.normalize(embedding.to(self.wide), eps=1e-12))
         everything = torch.cat(embeddings)
         with self.autocast(self.head):
             cosine = F.linear(everything, F.normalize(self.centres, eps=1e-12))
-        logits = arcface(cosine.float(), label.repeat(len(views)), self.scale, self.margin)
+        logits = arcface(cosine.to(self.wide), label.repeat(len(views)), self.scale, self.margin)
         loss = F.cross_entropy(logits, label.repeat(len(views))) * len(views)
         for low in embeddings[1:]:
             loss = loss + self.weight * (1 - (embeddings[0] * low).sum(1)).mean()

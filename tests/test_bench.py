@@ -251,8 +251,9 @@ def test_step_counts_and_shares(tmp_path, capsys, one_device):
     assert sum(figures["shares"].values()) == pytest.approx(1, abs=1e-3)
     assert sum(figures["parts_gb"].values()) == pytest.approx(figures["kernels_gb"], abs=0.01)
     assert {"views", "forward", "backward", "head", "optimizer"} <= set(figures["parts_gb"])
-    # the tiny network by its shapes: 8 views of 31 MFLOP forward, 3 times that a step
-    assert 8 * 3 * 0.025 < figures["gflop"] < 8 * 3 * 0.045
+    # by the shapes, 8 views of the tiny network have 0.433 (tests/test_torch_step.py), all of it in
+    # products; the compiler counts sums as well and leaves out the zeros at the borders
+    assert figures["gflop"] == pytest.approx(0.433, rel=0.05)
     assert figures["profile_kernels_seen"] > figures["profile_kernels"] / 2
     assert "images_per_second" in capsys.readouterr().out
 
