@@ -117,9 +117,8 @@ def _initialize(
                 "here; give --coordinator=HOST:PORT --processes=N --process=I, I from 0 and HOST "
                 f"that of process 0{hint}"
             ) from error
-        what = "the coordinator's port is taken" if "RPC server" in str(error) else "cannot start"
         raise InputError(
-            f"--distributed: {what} ({_first_line(str(error))}); give another "
+            f"--distributed: cannot start ({_first_line(str(error))}); give another "
             "--coordinator=HOST:PORT, or --coordinator, --processes and --process where the "
             "cluster's own settings do not serve"
         ) from error
@@ -143,7 +142,22 @@ def _check(coordinator: str | None, processes: int | None, process: int | None) 
         raise InputError(f"--coordinator={coordinator}: is not HOST:PORT, as 10.0.0.1:1234")
     if not 0 <= process < processes:
         raise InputError(f"--process={process}: of {processes} processes they are 0 to N - 1")
+    if process == 0:
+        _check_free(coordinator, int(port))
     return True
+
+
+def _check_free(coordinator: str, port: int) -> None:
+    """InputError where something listens on the port, upon which JAX's service may crash."""
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
+    except OSError as error:
+        raise InputError(
+            f"--distributed: the coordinator's port is taken ({os.strerror(error.errno or 0)}); "
+            f"give another --coordinator than {coordinator}"
+        ) from error
 
 
 def _give_up(

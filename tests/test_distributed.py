@@ -256,6 +256,13 @@ while :; do sleep 0.1; done
 """
 
 
+# a suite that runs in the background ignores Ctrl-C, and so would the script
+HEARS = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);"
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
 @pytest.fixture
 def stubbed(tmp_path):
     """launch/local.sh with stand-ins for crfr and nvidia-smi, which shows four GPUs."""
@@ -267,7 +274,8 @@ def stubbed(tmp_path):
 
     def run(*words: str, **variables: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [hosts.ROOT / "launch/local.sh", *words], env=environment | variables, text=True,
+            [sys.executable, "-c", HEARS, hosts.ROOT / "launch/local.sh", *words],
+            env=environment | variables, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 

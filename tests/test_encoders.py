@@ -522,7 +522,7 @@ def test_specs_that_are_no_model_are_refused(tmp_path, monkeypatch):
     (tmp_path / "model.py").write_text("")
     for spec in ("model.py:embed", "model.py", "model.pt", "a:b:c", "mod-ule:f", ":f", "module:"):
         (tmp_path / "model.pt").write_bytes(b"")
-        with pytest.raises(InputError, match=r"is none; a MODEL is WORKDIR\[@STEP\], FILE.onnx"):
+        with pytest.raises(InputError, match=r"is none; a MODEL is WORKDIR\[@STEP"):
             load(spec)
     with pytest.raises(InputError, match=r"run: no config.json there"):
         load("run")

@@ -250,7 +250,7 @@ def step_of(method, devices, *, dtype="float32", margin=MARGINS[0], tx="sgd", sa
         shapes, mesh=mesh, method=method, augmentation=Augmentation(), key=jax.random.key(5),
         network=network, rate=lambda _: 0.1, tx=tx, margin=settings(*margin), classes=CLASSES,
         distance_weight=method.distance_weight, sample=sample, chunk=chunk, bn_group=0,
-        bn_frozen=True, rates=EVEN,
+        bn_frozen=True, rates=EVEN, on_nan="stop",
     )  # fmt: skip
     return mesh, state, update, constants
 

@@ -79,6 +79,9 @@ def test_three_steps_have_the_losses_of_crfr():
         bn_group=0,
         bn_frozen=False,
         rates=rates,
+        sample=1.0,
+        chunk=0,
+        on_nan="stop",
     )
     training = torch_resnet.Training(
         name="tiny",
