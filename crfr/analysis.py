@@ -58,6 +58,7 @@ def sweep(arguments: list[str]) -> None:
             "thresholds", ["exact"], "Of exact, insightface and knoche.", flag_values=values
         )
         flags.DEFINE_boolean("flip", False, "Add the mirror image's embedding.", flag_values=values)
+        string(values, "precision", "float32", "Or bfloat16, of a crfr model's products.")
         process_flags(values)
 
     values = parse("sweep", arguments, define)
@@ -87,6 +88,7 @@ def sweep(arguments: list[str]) -> None:
             degradation=values.degradation,
             flip=values.flip,
             batch=values.batch,
+            precision=values.precision,
         )
 
 

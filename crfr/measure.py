@@ -1,5 +1,6 @@
 """Measuring models: specs -> the sweep's functions; one function a command."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from crfr.errors import InputError, unknown
 from crfr.evaluate import arrays, results
 from crfr.evaluate import sweep as sweeping
 from crfr.evaluate.dataset import analyse
+from crfr.evaluate.embed import PRECISIONS
 from crfr.evaluate.encoders import Encoder, load_encoder
 from crfr.evaluate.protocols import Protocol, draw_protocols, read_protocols, write_protocols
 from crfr.evaluate.verification import MODES
@@ -39,12 +41,13 @@ def sweep(
     degradation: str = "bicubic",
     flip: bool = False,
     batch: int = 256,
+    precision: str = "float32",
 ) -> None:
     """Measure a MODEL on benchmarks at each resolution (px) and write everything to `out`.
 
     The scenario "protocols" takes the CSV files of the folder `protocols`, or those that are
     given, by the benchmarks' names, or else draws the paper's four `draws` times.  A folder of CSV
-    files asks for that scenario by itself.
+    files asks for that scenario by itself.  `precision` is that of a crfr model's products.
     """
 
     def prepare() -> tuple[list[Benchmark], dict[str, list[Protocol]]]:
@@ -52,6 +55,7 @@ def sweep(
             ("--scenarios", scenarios, SCENARIOS),
             ("--thresholds", thresholds, MODES),
             ("--degradation", [degradation], VARIANTS),
+            ("--precision", [precision], PRECISIONS),
         ):
             for value in values:
                 if value not in known:
@@ -69,6 +73,8 @@ def sweep(
     benchmarks, drawn = agreement.together(prepare)
     environment.keep_programs()
     encoder = model if isinstance(model, Encoder) else load_encoder(model, build_for_evaluation)
+    if precision != "float32":
+        encoder = _in_precision(encoder, precision)
     mesh = sharding.make_mesh()
     if jax.process_count() > 1:
         _require_same(encoder, benchmarks)
@@ -96,6 +102,16 @@ def sweep(
     except OSError as error:
         raise InputError(f"--out={out}: {error.strerror}; choose a writable folder") from error
     print(f"{out}: {len(rows)} rows")
+
+
+def _in_precision(encoder: Encoder, precision: str) -> Encoder:
+    if encoder.network is None:
+        raise InputError(
+            f"{encoder.model}: has a precision of its own; leave out --precision={precision}, which "
+            "is for models of crfr"
+        )
+    network = encoder.network.clone(dtype=np.dtype(precision))
+    return dataclasses.replace(encoder, network=network, precision=precision)
 
 
 def _require_same(encoder: Encoder, benchmarks: Sequence[Benchmark]) -> None:

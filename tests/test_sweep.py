@@ -23,6 +23,7 @@ from crfr.evaluate.encoders import Encoder
 from crfr.evaluate.protocols import PROTOCOLS, draw_protocols
 from crfr.evaluate.sweep import sweep
 from crfr.model import resnet
+from crfr.model.fold import fold
 from crfr.train import sharding
 from crfr.views.degrade import degrade
 
@@ -92,6 +93,34 @@ def test_embeddings_are_those_of_degraded_images_one_by_one(encoder, benchmark, 
     plain /= np.linalg.norm(plain, axis=1, keepdims=True)
     np.testing.assert_allclose(np.concatenate(found), plain, atol=2e-5)
     assert compiled._cache_size() == 1
+
+
+def test_bfloat16_is_of_the_products_alone(encoder, benchmark):
+    """The degradation stays float32, the embedding is close, and the row's word is meant."""
+    mesh, which, sizes = sharding.make_mesh(), np.arange(16), np.tile([112, 7], 8)
+    network = encoder.network.clone(dtype=np.dtype("bfloat16"))
+    half = dataclasses.replace(encoder, network=network, precision="bfloat16")
+    found = {}
+    for name, made in (("float32", encoder), ("bfloat16", half)):
+        embed = make_embed(made, mesh)
+        ((_, found[name]),) = embed_work(
+            embed, benchmark.images, which, sizes, mesh=mesh, batch=16
+        )
+    distance = 1 - (found["float32"] * found["bfloat16"]).sum(1)
+    assert 1e-7 < distance.mean() < 1e-3
+    folded, weights = fold(network, encoder.variables)
+    by_hand = np.asarray(folded.apply(weights, degrade(benchmark.images[which], sizes)))
+    by_hand = by_hand / np.linalg.norm(by_hand, axis=1, keepdims=True)
+    # XLA keeps some of bfloat16's sums in float32 where it joins operations
+    assert (1 - (by_hand * found["bfloat16"]).sum(1)).mean() < distance.mean() / 4
+
+
+def test_precision_is_for_models_of_crfr(encoder, benchmark, tmp_path, one_device):
+    common = {"resolutions": [112], "out": tmp_path, "precision": "bfloat16"}
+    with pytest.raises(InputError, match="module:fake: has a precision of its own; leave out"):
+        measure.sweep(fake(colours), [benchmark], **common)
+    with pytest.raises(InputError, match="did you mean 'float32'"):
+        measure.sweep(encoder, [benchmark], **common | {"precision": "float23"})
 
 
 @pytest.mark.parametrize("pixels", ["uint8", "float32"])

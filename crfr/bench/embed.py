@@ -14,15 +14,15 @@ from jax.sharding import Mesh
 from crfr.bench import device
 from crfr.bench.timing import in_a_row, milliseconds, publish, spread
 from crfr.errors import InputError, unknown
-from crfr.evaluate.embed import compile_embed, embed_work
+from crfr.evaluate.embed import PRECISIONS, compile_embed, embed_work
 from crfr.evaluate.encoders import load_encoder
+from crfr.model.fold import fold
 from crfr.model.resnet import ResNet
 from crfr.networks import build_for_evaluation
 from crfr.recipe import Config, check_config
 from crfr.train import sharding
 from crfr.views.degrade import SIDE
 
-PRECISIONS = ("float32", "bfloat16")
 LOWEST = 5  # px, of the resolutions drawn: the sweep's 5..112
 HOST_BATCHES = 4  # of a repeat that begins and ends in the host's memory
 
@@ -99,12 +99,13 @@ def bench_embed(
         if batch % mesh.size:
             raise InputError(f"--batches: {batch} does not divide by {mesh.size} devices")
     network, variables, name = network_of(config, model, mesh)
-    variables = jax.device_put(variables, sharding.replicated(mesh))
+    network, weights = fold(network, variables)  # as make_embed does
+    weights = jax.device_put(weights, sharding.replicated(mesh))
     rows = []
     for precision in precisions:
         for batch in batches:
             typed = network.clone(dtype=jnp.dtype(precision))
-            rows.append(time_embed(typed, variables, mesh, batch, repeats, steps))
+            rows.append(time_embed(typed, weights, mesh, batch, repeats, steps))
             found = (f"{key} {rows[-1][key]}" for key in list(rows[-1])[:5])
             print("  ".join(found), flush=True)
     figures = {

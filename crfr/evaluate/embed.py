@@ -13,10 +13,13 @@ from jaxtyping import Array, Float, Float32, Int, Num, UInt8
 
 from crfr.errors import InputError
 from crfr.evaluate.encoders import Encoder
+from crfr.model.fold import fold
 from crfr.model.losses import unit
 from crfr.model.resnet import ResNet
 from crfr.train.sharding import by_example, replicated
 from crfr.views.degrade import apply_degradation
+
+PRECISIONS = ("float32", "bfloat16")  # of a network's products, where it is one of crfr's
 
 # (images uint8 [b h w c], resolutions [b]) -> unit embeddings [b d], on the devices or on the host.
 Embed = Callable[[Array, Array], Any]
@@ -28,7 +31,8 @@ def compile_embed(
     """The jitted function (variables, images uint8 [b h w c], resolutions [b]) -> unit embeddings
     [b d].
 
-    Products are true float32 on every device.  `flip`: the embedding is the normalised sum of those
+    Degradation and norm are float32 at least, and so are the products of a network in float32, on
+    every device.  `flip`: the embedding is the normalised sum of those
     of the image and its mirror image, as InsightFace evaluates.  With `variant` None images are
     taken as they are, float32 in 0..255, and the resolutions are of no account.
     """
@@ -37,10 +41,10 @@ def compile_embed(
         variables: Any, images: Num[Array, "b h w c"], resolutions: Int[Array, " b"]
     ) -> Float[Array, "b d"]:
         with jax.default_matmul_precision("highest"):
-            pixels = images.astype(network.dtype)
+            pixels = images.astype(jnp.promote_types(network.dtype, jnp.float32))
             if variant is not None:
                 pixels = apply_degradation(pixels, resolutions, variant)
-            embedding = jnp.asarray(network.apply(variables, pixels))
+            embedding = jnp.asarray(network.apply(variables, pixels)).astype(pixels.dtype)
             if flip:
                 embedding += jnp.asarray(network.apply(variables, pixels[:, :, ::-1]))
         return unit(embedding)
@@ -55,13 +59,14 @@ def make_embed(
 ) -> Embed:
     """The function of an encoder that embeds a batch.
 
-    Of a network it is compiled together with the degradation.  Any other encoder gets the degraded
-    pixels from a compiled function, in float32 or rounded to uint8, as it wants them.  `variant`
-    and `flip` as in `compile_embed`.
+    Of a network, with its BatchNorms folded away, it is compiled together with the degradation.
+    Any other encoder gets the degraded pixels from a compiled function, in float32 or rounded to
+    uint8, as it wants them.  `variant` and `flip` as in `compile_embed`.
     """
     if encoder.network is not None:
-        compiled = compile_embed(encoder.network, mesh, variant=variant, flip=flip)
-        variables = jax.device_put(encoder.variables, replicated(mesh))
+        network, weights = fold(encoder.network, encoder.variables)
+        compiled = compile_embed(network, mesh, variant=variant, flip=flip)
+        variables = jax.device_put(weights, replicated(mesh))
         return lambda images, resolutions: compiled(variables, images, resolutions)
 
     examples = by_example(mesh)

@@ -17,6 +17,7 @@ from crfr.evaluate.shared import embed_all
 SAVE_EVERY = 60.0  # seconds: what a kill may cost
 PROBES = 8  # kept embeddings a resolution that are made again, to see that they are the model's
 SAME = 1e-4  # cosine distance up to which two embeddings of one image are the same model's
+SAME_BFLOAT16 = 1e-2  # with 8 bits, another batch or device, which sums in another order, shows
 
 
 Missing = list[dict[int, np.ndarray]]  # of each benchmark, resolution -> indices of images
@@ -31,16 +32,17 @@ def find_missing(
     mesh: Mesh,
     batch: int,
     pad: bool,
+    same: float = SAME,
 ) -> Missing:
     """What is wanted and not kept.  InputError where what is kept is not what the model gives.
 
-    `pad`: the encoder needs full batches.
+    `pad`: the encoder needs full batches.  `same`: up to this cosine distance an embedding is.
     """
     missing = []
     for benchmark, masks in zip(benchmarks, wanted, strict=True):
         folder = results.embeddings_folder(out, benchmark.name)
         there = {r: store.present(folder, r, len(benchmark.images)) for r in masks}
-        _probe(embed, benchmark, folder, mesh=mesh, batch=batch, pad=pad)
+        _probe(embed, benchmark, folder, mesh=mesh, batch=batch, pad=pad, same=same)
         missing.append({r: np.flatnonzero(mask & ~there[r]) for r, mask in masks.items()})
     return missing
 
@@ -54,6 +56,7 @@ def embed_missing(
     mesh: Mesh,
     batch: int,
     pad: bool,
+    same: float = SAME,
 ) -> None:
     """Make and keep what is missing, and make some of it again, to see that it comes out alike."""
     total = sum(len(which) for part in missing for which in part.values())
@@ -63,7 +66,7 @@ def embed_missing(
             fresh = not store.resolutions(folder)
             _embed_into(embed, benchmark, part, folder, progress, mesh=mesh, batch=batch, pad=pad)
             if fresh:
-                _probe(embed, benchmark, folder, mesh=mesh, batch=batch, pad=pad)
+                _probe(embed, benchmark, folder, mesh=mesh, batch=batch, pad=pad, same=same)
 
 
 def _embed_into(
@@ -112,7 +115,14 @@ def _embed_into(
 
 
 def _probe(
-    embed: Embed, benchmark: Benchmark, folder: Path, *, mesh: Mesh, batch: int, pad: bool
+    embed: Embed,
+    benchmark: Benchmark,
+    folder: Path,
+    *,
+    mesh: Mesh,
+    batch: int,
+    pad: bool,
+    same: float,
 ) -> None:
     """Raise InputError where the model does not give the embeddings that are kept of it.
 
@@ -132,7 +142,7 @@ def _probe(
         again = np.concatenate([found for _, found in parts])
         if again.shape[1] == before.shape[1]:
             distance = float(np.max(1 - np.einsum("nd,nd->n", before[which], again)))
-            if distance < SAME:
+            if distance < same:
                 continue
         raise InputError(
             f"{folder}: the embeddings kept at {resolution} px are not what the model gives now; "

@@ -19,7 +19,7 @@ from crfr.evaluate.distances import matrix_distances, protocol_distances, scenar
 from crfr.evaluate.embed import make_embed
 from crfr.evaluate.encoders import Encoder
 from crfr.evaluate.matrix import average_matrix, resolution_matrix
-from crfr.evaluate.passes import embed_missing, find_missing
+from crfr.evaluate.passes import SAME_BFLOAT16, embed_missing, find_missing
 from crfr.evaluate.protocols import FULL, Protocol, needed
 from crfr.evaluate.samples import write_samples
 from crfr.evaluate.scores import bootstrap, finish_rows, protocol_lines, resample, scenario_lines
@@ -92,6 +92,8 @@ def sweep(
         wanted = [needed(b, scenarios, resolutions, protocols.get(b.name, [])) for b in benchmarks]
         embed = make_embed(encoder, mesh, variant=variant, flip=flip)
         batches = {"mesh": mesh, "batch": batch, "pad": encoder.network is not None}
+        if encoder.precision == "bfloat16":
+            batches["same"] = SAME_BFLOAT16
         missing = find_missing(embed, benchmarks, wanted, out, **batches)
         if any(which.size for part in missing for which in part.values()):
             record()
