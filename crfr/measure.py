@@ -107,7 +107,7 @@ def sweep(
 def _in_precision(encoder: Encoder, precision: str) -> Encoder:
     if encoder.network is None:
         raise InputError(
-            f"{encoder.model}: has a precision of its own; leave out --precision={precision}, which "
+            f"{encoder.model}: has its own precision; leave out --precision={precision}, which "
             "is for models of crfr"
         )
     network = encoder.network.clone(dtype=np.dtype(precision))

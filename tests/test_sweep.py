@@ -103,9 +103,7 @@ def test_bfloat16_is_of_the_products_alone(encoder, benchmark):
     found = {}
     for name, made in (("float32", encoder), ("bfloat16", half)):
         embed = make_embed(made, mesh)
-        ((_, found[name]),) = embed_work(
-            embed, benchmark.images, which, sizes, mesh=mesh, batch=16
-        )
+        ((_, found[name]),) = embed_work(embed, benchmark.images, which, sizes, mesh=mesh, batch=16)
     distance = 1 - (found["float32"] * found["bfloat16"]).sum(1)
     assert 1e-7 < distance.mean() < 1e-3
     folded, weights = fold(network, encoder.variables)
@@ -117,7 +115,7 @@ def test_bfloat16_is_of_the_products_alone(encoder, benchmark):
 
 def test_precision_is_for_models_of_crfr(encoder, benchmark, tmp_path, one_device):
     common = {"resolutions": [112], "out": tmp_path, "precision": "bfloat16"}
-    with pytest.raises(InputError, match="module:fake: has a precision of its own; leave out"):
+    with pytest.raises(InputError, match="module:fake: has its own precision; leave out"):
         measure.sweep(fake(colours), [benchmark], **common)
     with pytest.raises(InputError, match="did you mean 'float32'"):
         measure.sweep(encoder, [benchmark], **common | {"precision": "float23"})
