@@ -49,6 +49,8 @@ def one_device(monkeypatch):
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """A folder with `runs/tiny`, an untrained tiny network calibrated on procedural faces."""
+    from functools import partial
+
     import jax
 
     from configs.baseline import get_config
@@ -66,7 +68,7 @@ def tiny(tmp_path_factory) -> Path:
     environment.write_json(workdir / "run.json", [{"classes": 3}])
     network, tx = build_for_evaluation(config.to_dict())
     with Checkpoints(workdir / "checkpoints", lambda steps, _: {*steps}) as checkpoints:
-        checkpoints.save(1, init_state(network, 3, tx, jax.random.key(0)))
+        checkpoints.save(1, jax.jit(partial(init_state, network, 3, tx))(jax.random.key(0)))
     apply.calibrate(
         str(workdir),
         "faces:identities=10,images=4",

@@ -55,10 +55,10 @@ def test_cpu_seconds_count_children_while_they_run():
 def test_workers(tmp_path):
     """Rows of worker processes: their CPU time counts, and each row's is its own."""
     out = tmp_path / "input.json"
-    words = ["bench", "input", DATA, "--batch=8", "--seconds=0.5", "--threads=1", "--workers=1,2"]
+    words = ["bench", "input", DATA, "--batch=8", "--seconds=0.2", "--threads=1", "--workers=2"]
     main.run([*words, f"--out={out}"])
     rows = json.loads(out.read_text())["rows"]
-    assert [(row["threads"], row["workers"]) for row in rows] == [(1, 0), (1, 1), (1, 2)]
+    assert [(row["threads"], row["workers"]) for row in rows] == [(1, 0), (1, 2)]
     for row in rows:
         assert row["images_per_second"] > 1
         # of one core's second no row has more than a stream that does nothing but read

@@ -1,6 +1,7 @@
 """Starting from other weights: another run's, or a file's."""
 
 import json
+from functools import partial
 
 import jax
 import numpy as np
@@ -73,7 +74,7 @@ def test_weights_fill_what_they_have_and_leave_the_rest(tmp_path):
     config.model.name, config.model.input_mean, config.model.input_std = words
     config.model.embedding = 8
     network, tx = build(config, 1, lambda _: 0.0)
-    state = init_state(network, 3, tx, jax.random.key(0))
+    state = jax.jit(partial(init_state, network, 3, tx))(jax.random.key(0))
     place = state_sharding(state, make_mesh(1))
     state = jax.device_put(state, place)
     drawn = Drawn()

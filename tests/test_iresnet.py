@@ -38,11 +38,11 @@ def test_prelu_has_a_slope_a_channel():
 def test_bfloat16_and_width():
     network = resnet.build("iresnet18", width=4, embedding=16, dtype="bfloat16")
     images = jnp.full((1, 112, 112, 3), 99.0)
-    variables = network.init(jax.random.key(0), images)
+    variables = jax.jit(network.init)(jax.random.key(0), images)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     text = jax.jit(network.apply).lower(variables, images).as_text()
     assert all("bf16" in line for line in text.splitlines() if "stablehlo.convolution" in line)
-    assert network.apply(variables, images).dtype == jnp.float32
+    assert jax.eval_shape(network.apply, variables, images).dtype == jnp.float32
 
 
 @pytest.mark.usefixtures("one_device")
@@ -63,7 +63,7 @@ def test_two_steps_of_training(tmp_path):
     encoder = load_encoder(str(tmp_path), commands.build_for_evaluation)
     assert encoder.network is not None
     assert encoder.network.block == "iresnet"
-    fresh = encoder.network.init(jax.random.key(0), jnp.zeros((1, 112, 112, 3)))
+    fresh = jax.eval_shape(encoder.network.init, jax.random.key(0), jnp.zeros((1, 112, 112, 3)))
     assert jax.tree.structure(encoder.variables) == jax.tree.structure(fresh)
     slopes = encoder.variables["params"]["prelu_stem"]["slope"]
     assert (np.asarray(slopes) != 0.25).all()

@@ -77,8 +77,15 @@ def batch_of(mesh, step):
     return jax.device_put((images, label), sharding.by_example(mesh))
 
 
+# XLA's CPU has no fast convolution in float64.  What it makes of one at the suite's level 0 takes
+# six times as long as at level 1, and compiling a second less.
+FLOAT64 = {"xla_backend_optimization_level": 1}
+
+
 def losses_of(method, devices, group, steps=5, **settings):
     mesh, state, update, constants = setup(method, devices, group, **settings)
+    options = FLOAT64 if settings.get("dtype") == "float64" else None
+    update = update.lower(state, *batch_of(mesh, 0), *constants).compile(options)
     found = []
     for step in range(steps):
         state, scalars = update(state, *batch_of(mesh, step), *constants)
@@ -100,7 +107,7 @@ def test_more_devices_give_the_losses_of_one_in_float64(method, group, numbers):
 
 
 @pytest.mark.parametrize(
-    ("method", "group", "numbers"), [("baseline", 4, (2, 4)), ("st-m2", 0, (8,))]
+    ("method", "group", "numbers"), [("baseline", 4, (4,)), ("st-m2", 0, (8,))]
 )
 def test_more_devices_give_the_losses_of_one_in_float32(method, group, numbers):
     # At a rate of 0.0001, where rounding stays small over five steps.  At 0.01 it does not, on one
@@ -154,25 +161,25 @@ def test_vmapped_branches_and_groups_equal_a_plain_loop(method):
         plain = network.clone(bn_span=1)
         mesh = sharding.make_mesh(devices)
         images = jnp.asarray(np.asarray(batch_of(mesh, 0)[0]))
-        variables = plain.init(jax.random.key(0), jnp.zeros((1, 112, 112, 3)))
+        variables = jax.jit(plain.init)(jax.random.key(0), jnp.zeros((1, 112, 112, 3)))
+        apply = jax.jit(
+            partial(plain.apply, train=True, mutable=["batch_stats"]), compiler_options=FLOAT64
+        )
         method = parse_method(method)
         which = draw_resolutions(method, jax.random.key(1), BATCH)
         draws = draw(Augmentation(), jax.random.key(2), BATCH)
         keys = jax.random.split(jax.random.key(3), which.shape)
         matrices = jnp.asarray(view_bank(method.resolutions, 128), jnp.float64)
         args = (images, which, draws, matrices, keys)
-        got, stats = jax.jit(partial(embed_branches, network, mesh, group, False))(
-            variables["params"], variables["batch_stats"], *args
-        )
+        got, stats = jax.jit(
+            partial(embed_branches, network, mesh, group, False), compiler_options=FLOAT64
+        )(variables["params"], variables["batch_stats"], *args)
         views = make_views(images, which, draws, matrices)
         collected = []
         for r in range(len(which)):
             for g in range(0, BATCH, group):
                 part = slice(g, g + group)
-                out, new = plain.apply(
-                    variables, views[r, part], train=True, dropout_keys=keys[r, part],
-                    mutable=["batch_stats"],
-                )  # fmt: skip
+                out, new = apply(variables, views[r, part], dropout_keys=keys[r, part])
                 np.testing.assert_allclose(got[r, part], losses.unit(out), rtol=1e-8, atol=1e-10)
                 collected.append(new["batch_stats"])
         mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *collected)
@@ -273,13 +280,12 @@ def parts_of(params):
     return {name: [np.asarray(leaf) for leaf in jax.tree.leaves(p)] for name, p in parts.items()}
 
 
-@pytest.mark.parametrize("method", ["bt-7", "st-7"])
-def test_rates_scale_the_change_of_each_part(method):
+def test_rates_scale_the_change_of_each_part():
     """Of one update from the same state: decay and gradient alike; a rate of 0 changes no bit."""
     rates = {"trunk": 0.0, "head": 0.5, "classes": 2.0}
     moved = []
     for chosen in (EVEN, rates):
-        mesh, state, update, constants = setup(method, 1, 0, rates=chosen)
+        mesh, state, update, constants = setup("st-7", 1, 0, rates=chosen)
         before = parts_of(state.params)
         state, _ = update(state, *batch_of(mesh, 0), *constants)
         after = parts_of(state.params)
@@ -312,15 +318,15 @@ def test_frozen_batch_norm_keeps_its_statistics_and_normalises_by_them():
     network = resnet.build("tiny", embedding=32, dropout=0.0)
     matrices = jnp.asarray(view_bank((112,), 112))
     embed = jax.jit(partial(embed_branches, network, mesh, 0, True))
-    alone, together = (
+    found, again = (
         embed(
             state.params["backbone"], state.batch_stats,
             part, jnp.zeros((1, len(part)), jnp.int32), no_draws(len(part)),
             matrices, jax.random.split(jax.random.key(0), (1, len(part))),
         )[0]
-        for part in (images[:1], images[:4])
+        for part in (images[:4], images[jnp.array([0, 5, 6, 7])])
     )  # fmt: skip
-    np.testing.assert_allclose(alone[0, 0], together[0, 0], atol=1e-5)
+    np.testing.assert_allclose(found[0, 0], again[0, 0], atol=1e-5)
 
 
 def no_draws(count):

@@ -39,7 +39,7 @@ def benchmark():
 @pytest.fixture(scope="module")
 def encoder():
     network = resnet.build("tiny", width=4, embedding=16)
-    variables = network.init(jax.random.key(0), jnp.zeros((1, 112, 112, 3)))
+    variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 112, 112, 3)))
     return Encoder("untrained", 3, "baseline", network, variables, "abc")
 
 
