@@ -25,34 +25,38 @@ SMALL = [
 ]
 
 
+CONFIGS = [
+    ("baseline.py:quick", "baseline", "baseline"),
+    ("bt.py:r=9,quick", "bt-9", "BT-9"),
+    ("bt_m.py:quick", "bt-m", "BT-M"),
+    ("st.py:quick,r=14", "st-14", "ST-14"),
+    ("st_m1.py:quick", "st-m1", "ST-M1"),
+    ("st_m2.py:quick", "st-m2", "ST-M2"),
+]
+
+
 @pytest.mark.usefixtures("one_device")
-@pytest.mark.parametrize(
-    ("config", "method"),
-    [
-        ("baseline.py:quick", "baseline"),
-        ("bt.py:r=9,quick", "bt-9"),
-        ("bt_m.py:quick", "bt-m"),
-        ("st.py:quick,r=14", "st-14"),
-        ("st_m1.py:quick", "st-m1"),
-        ("st_m2.py:quick", "st-m2"),
-    ],
-)
-def test_every_config_from_train_to_report(config, method, tmp_path):
-    run, swept, page = tmp_path / "run", tmp_path / "sweep", tmp_path / "report.html"
-    main.run(["train", f"--config=configs/{config}", f"--workdir={run}", *SMALL])
-    main.run(["sweep", f"--model={run}", "--benchmark=faces:identities=5,images=4",
-              "--resolutions=7,112", f"--out={swept}"])  # fmt: skip
-    main.run(["report", f"--sweep={swept}", f"--out={page}"])
-    rows = [json.loads(line) for line in (swept / "rows.jsonl").read_text().splitlines()]
-    assert {row["method"] for row in rows} == {method}
-    assert {(row["resolution"], row["scenario"]) for row in rows} == {
-        (r, s) for r in (7, 112) for s in ("CR", "CR_A", "CR_B", "ER")
-    }
-    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert metrics[-1]["step"] == 2
-    distance = [row["distance"] for row in metrics if "loss" in row]
-    assert all(d > 0 for d in distance) if method.startswith("st") else not any(distance)
-    assert "</html>" in page.read_text()
+def test_every_config_from_train_to_report(tmp_path):
+    page, sweeps = tmp_path / "report.html", []
+    for config, method, _ in CONFIGS:
+        run, swept = tmp_path / method, tmp_path / f"{method}-sweep"
+        main.run(["train", f"--config=configs/{config}", f"--workdir={run}", *SMALL])
+        main.run(["sweep", f"--model={run}", "--benchmark=faces:identities=5,images=4",
+                  "--resolutions=7,112", f"--out={swept}"])  # fmt: skip
+        rows = [json.loads(line) for line in (swept / "rows.jsonl").read_text().splitlines()]
+        assert {row["method"] for row in rows} == {method}
+        assert {(row["resolution"], row["scenario"]) for row in rows} == {
+            (r, s) for r in (7, 112) for s in ("CR", "CR_A", "CR_B", "ER")
+        }
+        metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert metrics[-1]["step"] == 2
+        distance = [row["distance"] for row in metrics if "loss" in row]
+        assert all(d > 0 for d in distance) if method.startswith("st") else not any(distance)
+        sweeps.append(str(swept))
+    main.run(["report", f"--sweep={','.join(sweeps)}", f"--out={page}"])
+    text = page.read_text()
+    assert "</html>" in text
+    assert all(name in text for _, _, name in CONFIGS)
 
 
 def test_config_files_are_short_and_tell_their_command():

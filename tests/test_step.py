@@ -18,7 +18,6 @@ from crfr.train.step import compile_update
 from crfr.views.augment import Augmentation, draw, make_views, view_bank
 from crfr.views.methods import draw_resolutions, parse_method
 
-METHODS = ["baseline", "bt-7", "bt-m", "st-7", "st-m1", "st-m2"]
 BATCH, CLASSES = 32, 50
 
 
@@ -121,8 +120,10 @@ def test_more_devices_give_the_losses_of_one_in_float32(method, group, numbers):
         np.testing.assert_allclose(more, one, rtol=1e-3)
 
 
+# bt-r is bt-m, and st-r is st-m1, with other constants in the same program
 @pytest.mark.parametrize(
-    ("method", "group"), [*((m, 4) for m in METHODS), ("baseline", 0), ("st-m2", 0)]
+    ("method", "group"),
+    [("baseline", 4), ("bt-m", 4), ("st-m1", 4), ("st-m2", 4), ("baseline", 0), ("st-m2", 0)],
 )
 def test_a_device_does_its_share_and_gathers_no_image(method, group):
     flops = {}

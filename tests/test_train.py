@@ -361,14 +361,3 @@ def test_a_full_disk_leaves_whole_files(tmp_path, size, steps):
         assert weights(kept).step == 3
     for name in ("config.json", "run.json"):
         json.loads((kept / name).read_text())
-
-
-def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
-    code, output = run_apart(tmp_path / "run", stop=("step 5/9", signal.SIGKILL))
-    assert code == -signal.SIGKILL, output
-    code, output = run_apart(tmp_path / "run")
-    assert code == 0, output
-    # whether the kill fell inside the save of step 3 or after it: the end is the same
-    code, output = run_apart(tmp_path / "whole")
-    assert code == 0, output
-    assert weights(tmp_path / "run").fingerprint == weights(tmp_path / "whole").fingerprint
