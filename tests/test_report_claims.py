@@ -11,7 +11,7 @@ from sweeps import write_sweep
 
 from crfr.evaluate.intervals import Mean
 from crfr.evaluate.verification import kfold
-from crfr.report import claims, evidence, models
+from crfr.report import claims, evidence, evidence_own, models
 from crfr.report.claims import FAILS, HOLDS, UNDECIDED, UNMEASURED
 
 T = 4.302653  # Student's, of two degrees of freedom
@@ -104,6 +104,7 @@ def test_claims_have_their_numbers(table):
     best = here("Specialised")
     assert best[0].startswith("at 7 px: BT-7 90.00, ST-M1 95.00: -5.00 ± ")
     assert best[1].startswith("at 7 px: ST-7 90.00, ST-M1 95.00: -5.00 ± ")
+    assert best[0].endswith("(3 seeds), the closest of 3")  # the baseline and BT-M, too
     assert best[2:] == ["without ST-M2, not measured"]
     low = here("Multi-resolution models beat")
     assert low[0].startswith("mean over 5, 7 px: BT-M 80.00, baseline 57.50: +22.50 ± ")
@@ -140,17 +141,29 @@ def test_the_papers_numbers_stand_beside(table):
 
 def test_verdicts_are_of_intervals():
     def said(side: int, *differences: tuple[float, float]) -> str:
-        return claims.verdict([Mean(value, width, 1) for value, width in differences], side)
+        found = [Mean(value, 1, 0.0, width / 1.96) for value, width in differences]
+        return claims.verdict(found, side)
 
     assert said(+1) == UNMEASURED
     assert said(+1, (0.2, 0.1)) == HOLDS
     assert said(-1, (0.2, 0.1)) == FAILS
     assert said(-1, (-0.2, 0.1)) == HOLDS
-    assert said(+1, (0.2, 0.2)) == UNDECIDED  # 0 is the end of the interval
-    assert said(-1, (0.2, 0.2)) == UNDECIDED
+    assert said(+1, (0.98, 0.98)) == UNDECIDED  # 0 is the end of the interval
+    assert said(-1, (0.98, 0.98)) == UNDECIDED
     assert said(+1, (0.2, 0.1), (0.1, 0.2)) == UNDECIDED
     assert said(+1, (0.2, 0.1), (-0.2, 0.1)) == FAILS
     assert said(+1, (0.0, 0.0)) == UNDECIDED
+    # 2.2414 standard errors hold 97.5 %, 2.3940 98.33 %: one of several has to be that far
+    assert said(-1, (0.2, 0.19)) == FAILS
+    assert said(-1, (0.2, 0.19), (0.2, 0.19)) == UNDECIDED
+    assert said(-1, (0.2, 0.1748), (-1, 0.1)) == FAILS
+    assert said(-1, (0.2, 0.1750), (-1, 0.1)) == UNDECIDED
+    assert said(-1, (0.2, 0.1748), (-1, 0.1), (-1, 0.1)) == UNDECIDED
+    assert said(+1, *[(0.2, 0.19)] * 50) == HOLDS  # all of them: nothing to correct
+    # three seeds: t is 4.302653 at 95 %, 6.205347 at 97.5 %
+    three = Mean(0.5, 3, 0.1, 0.0)
+    assert claims.verdict([three], -1) == FAILS
+    assert claims.verdict([three, Mean(-1, 3, 0.1, 0.0)], -1) == UNDECIDED
 
 
 def test_thresholds_have_an_error_over_pairs(tmp_path):
@@ -169,6 +182,46 @@ def test_thresholds_have_an_error_over_pairs(tmp_path):
     expected = 1.96 * math.sqrt(0.9 * np.sum((gap - gap.mean()) ** 2))
     assert expected > 0
     assert part.difference.half == pytest.approx(expected)
+
+
+def best(paths: list[Path]) -> tuple[list[evidence.Part], str]:
+    parts = evidence_own.best_at_own_r(models.read_report(paths), "lfw")
+    return parts, claims.verdict([part.difference for part in parts if part.difference], +1)
+
+
+def test_specialised_models_are_compared_with_every_rival(tmp_path):
+    """At 7 px: BT-7 98 %, and rivals of 90 % whose seeds are others' than those compared."""
+
+    def write(method: str, seeds: range, share: float) -> list[Path]:
+        wrong = {7: share, 112: 0.025}
+        return [write_known(tmp_path, method, seed, wrong) for seed in seeds]
+
+    ours = write("bt-7", range(2), 0.02) + write("baseline", range(2), 0.4)
+    parts, said = best(ours)
+    assert (parts, said) == ([], UNMEASURED)  # no multi-resolution model
+    apart = write("bt-m", range(5, 7), 0.01)  # better, and of other seeds
+    parts, said = best(ours + apart)
+    told = "at 7 px: BT-7 not compared: no seed in common with BT-M"
+    assert ([part.words for part in parts], said) == ([told], UNMEASURED)
+    parts, said = best(ours + apart + write("st-m1", range(2), 0.1))
+    assert said == HOLDS
+    assert [part.difference.value for part in parts] == pytest.approx([0.08, 0.38])
+    assert parts[0].words.startswith("at 7 px: BT-7 98.00, ST-M1 90.00: +8.00 ± ")
+    assert parts[0].words.endswith(", the closest of 2; no seed in common with BT-M")
+    assert parts[1].words == ""
+    _, said = best(ours + write("bt-m", range(2), 0.02))
+    assert said == UNDECIDED  # as good as BT-7
+
+
+def test_specialised_models_are_compared_where_the_paper_has_them_ahead(tmp_path):
+    """BT-5 to 9 and BT-10 to 18, but ST-5 to 8 (fig. 13)."""
+    wrong = {8: 0.1, 14: 0.1, 18: 0.1, 28: 0.1, 56: 0.1, 112: 0.1}
+    methods = ("bt-18", "bt-28", "bt-56", "st-8", "st-14", "st-28", "st-56", "bt-m")
+    paths = [write_known(tmp_path, method, 0, wrong) for method in methods]
+    report = models.read_report(paths)
+    parts = evidence_own.best_at_own_r(report, "lfw")
+    shown = [part.words.split(":")[1].split()[0] for part in parts if part.words]
+    assert shown == ["BT-18", "ST-8"]
 
 
 def test_the_section_of_a_page(dirs, tmp_path):
