@@ -22,10 +22,10 @@ def own_r(report: Report, benchmark: str, *, kind: str) -> list[Part]:
 
 
 def bt_against_st(report: Report, benchmark: str) -> list[Part]:
-    """BT-r against ST-r, each at its own r."""
+    """BT-r against ST-r, each at its own r below 40 px: above, the paper has them alike."""
     rivals, parts = specialised(report, "st"), []
     for r, model in specialised(report, "bt").items():
-        if r in rivals:
+        if r in rivals and r < OWN:
             gap = accuracy_gap(report, benchmark, model, rivals[r], [r])
             parts += accuracies(model, rivals[r], gap)
     return parts
