@@ -254,6 +254,7 @@ def test_step_counts_and_shares(tmp_path, capsys, one_device):
     # by the shapes, 8 views of the tiny network have 0.433 (tests/test_torch_step.py), all of it in
     # products; the compiler counts sums as well and leaves out the zeros at the borders
     assert figures["gflop"] == pytest.approx(0.433, rel=0.05)
+    assert figures["loops"] == 0
     assert figures["profile_kernels_seen"] > figures["profile_kernels"] / 2
     assert "images_per_second" in capsys.readouterr().out
 
@@ -306,3 +307,26 @@ def test_kernels_of_a_program_by_hand():
         "head": 1,
         "other": 1,
     }
+
+
+def test_a_softmax_in_chunks_counts_as_the_plain_one(one_device):
+    """FLOPs are of the mathematics; what the compiled program has in a loop is not summed up."""
+    from configs.baseline import get_config
+    from crfr.bench.step import count_flops, count_program, prepare_step
+    from crfr.train import sharding
+
+    config = get_config("quick")
+    config.batch = config.model.bn_group = 4
+    plain = count_flops(config, 4000)
+    views = count_flops(config, 8)
+    config.softmax.chunk = 128  # of 4,096 rows, in 32 turns
+    chunked = count_flops(config, 4000)
+    assert chunked == plain
+    assert config.softmax.chunk == 128
+    # forward, and two products backward, of 4 images with each row of the class matrix
+    assert chunked - views > 0.9 * 3 * 2 * 4 * config.model.embedding * 4000
+    figures = count_program(prepare_step(config, 4000, sharding.make_mesh()))
+    assert figures["loops"] == 2  # forward and backward
+    names = ("gflop_per_device", "gb_accessed", "kernels", "kernels_gb", "parts_gb")
+    assert [figures[name] for name in names] == [None] * 5
+    assert figures["temporary_mib"] > 0
