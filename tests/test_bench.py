@@ -330,3 +330,34 @@ def test_a_softmax_in_chunks_counts_as_the_plain_one(one_device):
     names = ("gflop_per_device", "gb_accessed", "kernels", "kernels_gb", "parts_gb")
     assert [figures[name] for name in names] == [None] * 5
     assert figures["temporary_mib"] > 0
+
+
+def test_the_sweep_is_timed_without_its_compilation(one_device, monkeypatch):
+    from jax import monitoring
+
+    from crfr.bench import sweep
+
+    compiled, during = [], []
+
+    def listen(name, seconds, **about):
+        if "backend_compile" in name:
+            compiled.append(name)
+
+    monitoring.register_event_duration_secs_listener(listen)
+    timed = sweep.timed
+
+    def watched(call):
+        before = len(compiled)
+        seconds = timed(call)
+        during.append(len(compiled) - before)
+        return seconds
+
+    monkeypatch.setattr(sweep, "timed", watched)
+    try:
+        figures = sweep.end_to_end("faces:identities=5,images=4", "tiny", 8, [14, 7], 256)
+    finally:
+        monitoring.unregister_event_duration_listener(listen)
+    warming, ours, theirs = during
+    assert warming > 0
+    assert (ours, theirs) == (0, 0)
+    assert figures["end_to_end_batch"] == figures["end_to_end_images"] == 20
