@@ -48,7 +48,7 @@ def sweep(
     call again goes on where it stopped; other scenarios, resolutions, benchmarks and thresholds use
     the embeddings that are there, and their rows stand beside the earlier ones.  Of several
     benchmarks in the directory the rows that all have are averaged.  `training` is what the report
-    says of how the model was trained.  `embed` is the encoder's `make_embed` for these `variant` and
+    says of how the model was trained.  `embed` is the encoder's `make_embed` for `variant` and
     `flip`, where it is compiled already.  Returns the rows of this call, without averages.
 
     Raises InputError where `out` holds the sweep of another model, benchmark or degradation.
