@@ -361,3 +361,23 @@ def test_the_sweep_is_timed_without_its_compilation(one_device, monkeypatch):
     assert warming > 0
     assert (ours, theirs) == (0, 0)
     assert figures["end_to_end_batch"] == figures["end_to_end_images"] == 20
+
+
+def test_an_asynchronous_collective_gives_its_result_alone():
+    """all-gather-start and collective-permute-start have (operands, results, ...) as their type."""
+    from crfr.bench.memory import communicated
+
+    text = """
+  %a = (f32[2,3]{1,0}, f32[8,3]{1,0:T(8,128)}) all-gather-start(%x), channel_id=1
+  %b = f32[8,3]{1,0} all-gather-done(%a)
+  %c = ((f32[2], u8[5]), (f32[8], u8[20])) all-gather-start(%x, %y), channel_id=2
+  %d = (bf16[4]{0}, bf16[4]{0}, u32[], u32[]) collective-permute-start(%z), channel_id=3
+  %e = (f32[7]{0}, f32[2]{0}) all-reduce-start(%x, %y), channel_id=4
+  %f = s16[3]{0} reduce-scatter(%w), channel_id=5
+"""
+    assert communicated(text) == {
+        "all-gather": 4 * 24 + (4 * 8 + 20),
+        "collective-permute": 8,
+        "all-reduce": 4 * 9,
+        "reduce-scatter": 6,  # 2 bytes each
+    }
