@@ -278,6 +278,14 @@ def test_plan(unmeasured, tmp_path, monkeypatch, capsys):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["plan.json"]
 
 
+def test_programs_are_kept_before_any_is_compiled(unmeasured, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(environment, "keep_programs", lambda: seen.append(list(unmeasured)))
+    main.run([*words(tmp_path / "out", methods="bt-7", seeds="0"), "--plan"])
+    assert seen == [[]]
+    assert unmeasured == [["bt-7"], "embedding"]
+
+
 def test_a_run_that_another_process_has_comes_last(stubs, tmp_path, capsys):
     order, pages = stubs
     out = tmp_path / "out"
