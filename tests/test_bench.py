@@ -381,3 +381,37 @@ def test_an_asynchronous_collective_gives_its_result_alone():
         "all-reduce": 4 * 9,
         "reduce-scatter": 6,  # 2 bytes each
     }
+
+
+def test_a_profile_has_the_kernels_of_every_kind_of_device(tmp_path, monkeypatch, capsys):
+    from types import SimpleNamespace as Part
+
+    from crfr.bench import trace
+    from crfr.bench.program import kernels
+
+    def event(name, milliseconds, **stats):
+        return Part(name=name, duration_ns=1e6 * milliseconds, stats=list(stats.items()))
+
+    def plane(name, **lines):
+        return Part(name=name, lines=[Part(name=n, events=events) for n, events in lines.items()])
+
+    again = {"XLA Ops": [event("f", 50)], "XLA Modules": [event("r", 50)]}
+    planes = [
+        plane("/device:GPU:0", **{"Stream #1": [event("kernel", 2, hlo_op="f")]}, **again),
+        plane("/device:TPU:0", **{
+            "XLA Ops": [event("%r = f32[3]{0} reduce(%q)", 4), event("g", 6), event("copy", 8)],
+            "XLA Modules": [event("g", 50)], "Steps": [event("f", 50)],
+        }),
+        plane("/host:CPU", python=[event("main", 50)], tf_XLA=[event("f", 10)]),
+        plane("/host:metadata", x=[event("f", 50)]),
+    ]  # fmt: skip
+    monkeypatch.setattr(trace, "record", lambda *_: tmp_path)
+    monkeypatch.setattr(trace, "ProfileData", Part(from_file=lambda _: Part(planes=planes)))
+    figures = trace.profile(lambda: None, 2, kernels(PROGRAM), tmp_path)
+    assert [(k["kernel"], k["ms"]) for k in figures["profile_dearest"]] == [
+        ("f", 6.0), ("g", 3.0), ("r", 2.0),
+    ]  # fmt: skip
+    assert capsys.readouterr().out == ""
+    planes[:] = planes[3:]
+    assert trace.profile(lambda: None, 2, kernels(PROGRAM), tmp_path)["profile_kernels_seen"] == 0
+    assert "has none of the program's 3 kernels" in capsys.readouterr().out
