@@ -286,6 +286,18 @@ def test_programs_are_kept_before_any_is_compiled(unmeasured, tmp_path, monkeypa
     assert unmeasured == [["bt-7"], "embedding"]
 
 
+def test_what_a_step_costs_depends_on():
+    def key(**changes):
+        config = planning.make_configs("configs/paper.py:quick", ["bt-7"], [], data="x", weights="")
+        with config["bt-7"].unlocked():
+            config["bt-7"].update_from_flattened_dict(changes)
+        return estimate.cost_key(config["bt-7"])
+
+    assert key() == key(seed=3) == key(**{"run.keep": 9})
+    for changed in ({"softmax.chunk": 64}, {"softmax.sample": 0.5}, {"batch": 7}):
+        assert key(**changed) != key()
+
+
 def test_a_run_that_another_process_has_comes_last(stubs, tmp_path, capsys):
     order, pages = stubs
     out = tmp_path / "out"
