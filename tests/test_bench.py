@@ -415,3 +415,14 @@ def test_a_profile_has_the_kernels_of_every_kind_of_device(tmp_path, monkeypatch
     planes[:] = planes[3:]
     assert trace.profile(lambda: None, 2, kernels(PROGRAM), tmp_path)["profile_kernels_seen"] == 0
     assert "has none of the program's 3 kernels" in capsys.readouterr().out
+
+
+def test_peaks_of_the_data_sheets():
+    from crfr.bench.device import PEAKS, peak_tflops
+
+    assert peak_tflops("NVIDIA H200", "bfloat16") == 989.0
+    assert peak_tflops("NVIDIA H200", "float32") == 67.0
+    assert peak_tflops("TPU v4", "float32") is None
+    assert peak_tflops("NVIDIA H200", "float64") is None
+    assert peak_tflops("abacus", "bfloat16") is None
+    assert all(len(peaks) == 2 for peaks in PEAKS.values())

@@ -54,8 +54,9 @@ def profile(
 ) -> dict[str, Any]:
     """Seconds of device work a step by part, and the ten dearest kernels.
 
-    Says so where the profile has none of the program's kernels.  On a GPU whose kernels run as graphs the profiler may see graphs alone: then `seen` is small,
-    and --xla_gpu_enable_command_buffer= in XLA_FLAGS shows the kernels.
+    Says so where the profile has none of the program's kernels.  On a GPU whose kernels run as
+    graphs the profiler may see graphs alone: then `seen` is small, and
+    --xla_gpu_enable_command_buffer= in XLA_FLAGS shows the kernels.
     """
     by_name = {kernel.name: kernel for kernel in found}
     seconds = kernel_seconds(record(call, steps, folder), set(by_name))
