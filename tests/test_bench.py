@@ -426,3 +426,16 @@ def test_peaks_of_the_data_sheets():
     assert peak_tflops("NVIDIA H200", "float64") is None
     assert peak_tflops("abacus", "bfloat16") is None
     assert all(len(peaks) == 2 for peaks in PEAKS.values())
+
+
+def test_flags_that_would_go_unheard_are_refused(tmp_path, monkeypatch):
+    from crfr.bench import step
+
+    monkeypatch.setattr(bench, "bench_input", None)  # a call would fail
+    monkeypatch.setattr(step, "bench_step", None)
+    words = ["bench", "input", DATA, f"--step={tmp_path / 'step.json'}"]
+    for value in (1, 30000):  # the default's, too
+        with pytest.raises(InputError, match="--step tells what --need says; give one"):
+            main.run([*words, f"--need={value}"])
+    with pytest.raises(InputError, match=r"--peak=0: give TFLOP/s above 0"):
+        main.run(["bench", "step", "--config=configs/st_m1.py:quick", "--peak=0"])
