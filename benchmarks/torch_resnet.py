@@ -12,9 +12,11 @@ times the step and prints one JSON object.  benchmarks/compare.py talks to it (`
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
+import warnings
 
 import torch
 from torch import nn
@@ -113,10 +115,9 @@ class Network(nn.Module):
         return self.norm_embedding(self.dense(x.permute(0, 2, 3, 1).flatten(1)))
 
 
-def make_views(images, which, top, left, flip, shift, saturation, matrices):
+def make_views(images, which, top, left, flip, shift, saturation, matrices, luma):
     """[r] views [b 3 h w] of uint8 images [b h w c]: crfr's make_views."""
     pixels = images.to(matrices.dtype)
-    luma = torch.tensor(LUMA, device=images.device, dtype=matrices.dtype)
     views = []
     for index in which:
         rows, columns = matrices[index, top], matrices[index, left]
@@ -129,12 +130,11 @@ def make_views(images, which, top, left, flip, shift, saturation, matrices):
     return views
 
 
-def draw(views, resolutions, batch, offsets, brightness, saturation, device):
-    """(index of each view's resolution [r b], top, left, flip, shift, saturation) at random."""
-    which = []
-    for view in views:
-        choices = torch.tensor([resolutions.index(r) for r in view], device=device)
-        which.append(choices[torch.randint(0, len(view), (batch,), device=device)])
+def draw(choices, batch, offsets, brightness, saturation, device):
+    """(index of each view's resolution [r b], top, left, flip, shift, saturation) at random; of
+    each view the indices that it is drawn from.
+    """
+    which = [c[torch.randint(0, len(c), (batch,), device=device)] for c in choices]
     return (
         torch.stack(which),
         torch.randint(0, offsets, (batch,), device=device),
@@ -150,8 +150,8 @@ def arcface(cosine, label, scale, margin):
     target = cosine.gather(1, label[:, None]).clamp(-1, 1)
     floor = torch.finfo(target.dtype).eps
     sine = (1 - target * target).clamp(min=floor).sqrt()
-    m = torch.tensor(margin, device=cosine.device, dtype=cosine.dtype)
-    moved = torch.where(target >= -m.cos(), target * m.cos() - sine * m.sin(), target - m * m.sin())
+    cos, sin = math.cos(margin), math.sin(margin)
+    moved = torch.where(target >= -cos, target * cos - sine * sin, target - margin * sin)
     return scale * cosine.scatter(1, label[:, None], moved)
 
 
@@ -192,8 +192,11 @@ class Training:
         centres = torch.randn(classes, embedding, device=device, dtype=self.wide)
         self.centres = nn.Parameter(0.01 * centres)
         self.matrices = torch.as_tensor(matrices, device=device)
-        self.resolutions, self.offsets = list(resolutions), offsets
-        self.colour = brightness, saturation
+        # all that a step needs is on the device: a copy from the host would have it wait
+        self.luma = torch.tensor(LUMA, device=device, dtype=self.matrices.dtype)
+        places = {resolution: index for index, resolution in enumerate(resolutions)}
+        self.choices = [torch.tensor([places[r] for r in v], device=device) for v in self.views]
+        self.offsets, self.colour = offsets, (brightness, saturation)
         self.scale, self.margin = scale, margin
         self.dtype, self.head = dtype, head
         decayed = [self.centres, *(p for p in self.network.parameters() if p.ndim > 1)]
@@ -208,7 +211,7 @@ class Training:
 
     def loss_of(self, images, label, draws):
         with torch.no_grad():
-            views = make_views(images, *draws, self.matrices)
+            views = make_views(images, *draws, self.matrices, self.luma)
         embeddings = []
         for view in views:
             with self.autocast(self.dtype):
@@ -225,9 +228,7 @@ class Training:
 
     def step(self, images, label, draws=None):
         if draws is None:
-            draws = draw(
-                self.views, self.resolutions, len(images), self.offsets, *self.colour, self.device
-            )
+            draws = draw(self.choices, len(images), self.offsets, *self.colour, self.device)
         torch.compiler.cudagraph_mark_step_begin()
         loss = self.loss(images, label, draws)
         loss.backward()
@@ -243,6 +244,16 @@ def count_flops(training, images, label):
         training.step(images, label)
     training.loss = compiled
     return counter.get_total_flops()
+
+
+def count_syncs(training, images, label):
+    """How often a step has the host wait for the device (CUDA), which a timed step must not."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        training.step(images, label)
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("called a synchronizing CUDA operation" in str(w.message) for w in caught)
 
 
 def analytic_flops(training, batch):
@@ -344,6 +355,8 @@ def main():
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
     }
+    if device == "cuda":
+        about["host_syncs"] = count_syncs(training, images, label)
     if flags.serve:
         print("ready " + json.dumps(about), flush=True)
         for line in sys.stdin:

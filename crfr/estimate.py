@@ -63,7 +63,7 @@ def views_of(config: Config) -> int:
 def cost_key(config: Config) -> str:
     """Configs with the same key take the same time for a step."""
     values = json.loads(config.to_json())
-    parts = ("batch", "model", "margin", "augment", "optimizer")
+    parts = ("batch", "model", "margin", "softmax", "augment", "optimizer")
     return json.dumps([views_of(config), *(values[name] for name in parts)])
 
 

@@ -68,6 +68,7 @@ def reproduce(
     measure and print the plan, and stop.  Raises InputError for anything the user can mend, before
     the first training where it can be seen before.
     """
+    environment.keep_programs()  # those that are measured are those that train
     for name in scenarios:
         if name not in measure.SCENARIOS:
             raise unknown("--scenarios", name, measure.SCENARIOS)

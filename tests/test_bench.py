@@ -254,6 +254,7 @@ def test_step_counts_and_shares(tmp_path, capsys, one_device):
     # by the shapes, 8 views of the tiny network have 0.433 (tests/test_torch_step.py), all of it in
     # products; the compiler counts sums as well and leaves out the zeros at the borders
     assert figures["gflop"] == pytest.approx(0.433, rel=0.05)
+    assert figures["loops"] == 0
     assert figures["profile_kernels_seen"] > figures["profile_kernels"] / 2
     assert "images_per_second" in capsys.readouterr().out
 
@@ -306,3 +307,135 @@ def test_kernels_of_a_program_by_hand():
         "head": 1,
         "other": 1,
     }
+
+
+def test_a_softmax_in_chunks_counts_as_the_plain_one(one_device):
+    """FLOPs are of the mathematics; what the compiled program has in a loop is not summed up."""
+    from configs.baseline import get_config
+    from crfr.bench.step import count_flops, count_program, prepare_step
+    from crfr.train import sharding
+
+    config = get_config("quick")
+    config.batch = config.model.bn_group = 4
+    plain = count_flops(config, 4000)
+    views = count_flops(config, 8)
+    config.softmax.chunk = 128  # of 4,096 rows, in 32 turns
+    chunked = count_flops(config, 4000)
+    assert chunked == plain
+    assert config.softmax.chunk == 128
+    # forward, and two products backward, of 4 images with each row of the class matrix
+    assert chunked - views > 0.9 * 3 * 2 * 4 * config.model.embedding * 4000
+    figures = count_program(prepare_step(config, 4000, sharding.make_mesh()))
+    assert figures["loops"] == 2  # forward and backward
+    names = ("gflop_per_device", "gb_accessed", "kernels", "kernels_gb", "parts_gb")
+    assert [figures[name] for name in names] == [None] * 5
+    assert figures["temporary_mib"] > 0
+
+
+def test_the_sweep_is_timed_without_its_compilation(one_device, monkeypatch):
+    from jax import monitoring
+
+    from crfr.bench import sweep
+
+    compiled, during = [], []
+
+    def listen(name, seconds, **about):
+        if "backend_compile" in name:
+            compiled.append(name)
+
+    monitoring.register_event_duration_secs_listener(listen)
+    timed = sweep.timed
+
+    def watched(call):
+        before = len(compiled)
+        seconds = timed(call)
+        during.append(len(compiled) - before)
+        return seconds
+
+    monkeypatch.setattr(sweep, "timed", watched)
+    try:
+        figures = sweep.end_to_end("faces:identities=5,images=4", "tiny", 8, [14, 7], 256)
+    finally:
+        monitoring.unregister_event_duration_listener(listen)
+    warming, ours, theirs = during
+    assert warming > 0
+    assert (ours, theirs) == (0, 0)
+    assert figures["end_to_end_batch"] == figures["end_to_end_images"] == 20
+
+
+def test_an_asynchronous_collective_gives_its_result_alone():
+    """all-gather-start and collective-permute-start have (operands, results, ...) as their type."""
+    from crfr.bench.memory import communicated
+
+    text = """
+  %a = (f32[2,3]{1,0}, f32[8,3]{1,0:T(8,128)}) all-gather-start(%x), channel_id=1
+  %b = f32[8,3]{1,0} all-gather-done(%a)
+  %c = ((f32[2], u8[5]), (f32[8], u8[20])) all-gather-start(%x, %y), channel_id=2
+  %d = (bf16[4]{0}, bf16[4]{0}, u32[], u32[]) collective-permute-start(%z), channel_id=3
+  %e = (f32[7]{0}, f32[2]{0}) all-reduce-start(%x, %y), channel_id=4
+  %f = s16[3]{0} reduce-scatter(%w), channel_id=5
+"""
+    assert communicated(text) == {
+        "all-gather": 4 * 24 + (4 * 8 + 20),
+        "collective-permute": 8,
+        "all-reduce": 4 * 9,
+        "reduce-scatter": 6,  # 2 bytes each
+    }
+
+
+def test_a_profile_has_the_kernels_of_every_kind_of_device(tmp_path, monkeypatch, capsys):
+    from types import SimpleNamespace as Part
+
+    from crfr.bench import trace
+    from crfr.bench.program import kernels
+
+    def event(name, milliseconds, **stats):
+        return Part(name=name, duration_ns=1e6 * milliseconds, stats=list(stats.items()))
+
+    def plane(name, **lines):
+        return Part(name=name, lines=[Part(name=n, events=events) for n, events in lines.items()])
+
+    again = {"XLA Ops": [event("f", 50)], "XLA Modules": [event("r", 50)]}
+    planes = [
+        plane("/device:GPU:0", **{"Stream #1": [event("kernel", 2, hlo_op="f")]}, **again),
+        plane("/device:TPU:0", **{
+            "XLA Ops": [event("%r = f32[3]{0} reduce(%q)", 4), event("g", 6), event("copy", 8)],
+            "XLA Modules": [event("g", 50)], "Steps": [event("f", 50)],
+        }),
+        plane("/host:CPU", python=[event("main", 50)], tf_XLA=[event("f", 10)]),
+        plane("/host:metadata", x=[event("f", 50)]),
+    ]  # fmt: skip
+    monkeypatch.setattr(trace, "record", lambda *_: tmp_path)
+    monkeypatch.setattr(trace, "ProfileData", Part(from_file=lambda _: Part(planes=planes)))
+    figures = trace.profile(lambda: None, 2, kernels(PROGRAM), tmp_path)
+    assert [(k["kernel"], k["ms"]) for k in figures["profile_dearest"]] == [
+        ("f", 6.0), ("g", 3.0), ("r", 2.0),
+    ]  # fmt: skip
+    assert capsys.readouterr().out == ""
+    planes[:] = planes[3:]
+    assert trace.profile(lambda: None, 2, kernels(PROGRAM), tmp_path)["profile_kernels_seen"] == 0
+    assert "has none of the program's 3 kernels" in capsys.readouterr().out
+
+
+def test_peaks_of_the_data_sheets():
+    from crfr.bench.device import PEAKS, peak_tflops
+
+    assert peak_tflops("NVIDIA H200", "bfloat16") == 989.0
+    assert peak_tflops("NVIDIA H200", "float32") == 67.0
+    assert peak_tflops("TPU v4", "float32") is None
+    assert peak_tflops("NVIDIA H200", "float64") is None
+    assert peak_tflops("abacus", "bfloat16") is None
+    assert all(len(peaks) == 2 for peaks in PEAKS.values())
+
+
+def test_flags_that_would_go_unheard_are_refused(tmp_path, monkeypatch):
+    from crfr.bench import step
+
+    monkeypatch.setattr(bench, "bench_input", None)  # a call would fail
+    monkeypatch.setattr(step, "bench_step", None)
+    words = ["bench", "input", DATA, f"--step={tmp_path / 'step.json'}"]
+    for value in (1, 30000):  # the default's, too
+        with pytest.raises(InputError, match="--step tells what --need says; give one"):
+            main.run([*words, f"--need={value}"])
+    with pytest.raises(InputError, match=r"--peak=0: give TFLOP/s above 0"):
+        main.run(["bench", "step", "--config=configs/st_m1.py:quick", "--peak=0"])

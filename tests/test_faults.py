@@ -12,10 +12,15 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from crfr import environment
+from crfr.bench import kills, works
 from crfr.bench.kills import bench_kills
+from crfr.data.convert import convert
 from crfr.errors import InputError
+from crfr.evaluate import store
 from crfr.train import manifest
 from crfr.train.checkpoint import Checkpoints
 from crfr.train.retention import kept
@@ -120,7 +125,7 @@ def test_a_directory_that_may_only_be_read(tmp_path):
 def test_a_handful_of_kills_changes_nothing(tmp_path, monkeypatch, capsys):
     """The short form of `crfr bench kills`; docs/reliability.md has the long one."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
-    bench_kills(2, ["train", "convert"], tmp_path / "kills", seed=5)
+    bench_kills(2, ["train", "convert"], tmp_path / "kills", seed=5, epochs=1)
     found = json.loads((tmp_path / "kills/kills.json").read_text())
     assert found["done"]
     assert len(found["kills"]) == 2
@@ -132,3 +137,76 @@ def test_a_handful_of_kills_changes_nothing(tmp_path, monkeypatch, capsys):
         bench_kills(1, ["train"], tmp_path / "kills", 0)
     with pytest.raises(InputError, match="unknown --what 'trian'"):
         bench_kills(1, ["trian"], tmp_path / "other", 0)
+
+
+class Grey:
+    """40 images of two people, a Source; a process that gets to image `end` is killed."""
+
+    classes = 2
+
+    def __init__(self, end: int | None):
+        self.end = end
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        late = self.end is not None and index >= self.end
+        if late and threading.current_thread() is not threading.main_thread():
+            raise KeyboardInterrupt
+        return {"image": np.full((112, 112, 3), index, np.uint8), "label": index % 2}
+
+    def where(self, index):
+        return f"image {index}"
+
+    def identity(self, label):
+        return "ab"[label]
+
+
+@pytest.mark.parametrize("loss", ["", "deleted", "written again"])
+def test_bench_kills_sees_what_a_process_made_anew(tmp_path, monkeypatch, loss):
+    """Conversions in this process: whole, killed at 17, at 29 and ended, 4 images a shard."""
+    ends = iter([None, 17, 29, None])
+
+    def run_until(work, folder, cache, delay):
+        end, before = next(ends), work.progress(folder)
+        if before == 4 and loss:
+            file = folder / "images-00002-of-00010.raw"
+            content = file.read_bytes()
+            file.unlink()
+            if loss == "written again":
+                environment.write_atomically(file, content)
+        folder.with_suffix(".log").touch()
+        try:
+            convert(Grey(end), "grey", folder, format="raw", shard_images=4, workers=1)
+        except KeyboardInterrupt:
+            return True, 0.1, before
+        return False, 0.1, before
+
+    monkeypatch.setattr(kills, "run_until", run_until)
+    if loss:
+        told = r"convert-1: had 4, went on from 3 \(gone or written again: 00002-of-00010\)"
+        with pytest.raises(InputError, match=told):
+            bench_kills(2, ["convert"], tmp_path / "kills", seed=0)
+        return
+    bench_kills(2, ["convert"], tmp_path / "kills", seed=0)
+    found = json.loads((tmp_path / "kills/kills.json").read_text())["kills"]
+    assert [(kill["before"], kill["saved"], kill["went_on_from"]) for kill in found] == [
+        (0, 4, 4),
+        (4, 7, 7),
+    ]
+
+
+def test_an_embedding_written_again_is_no_kept_one(tmp_path):
+    work, folder = works.sweeping(tmp_path), tmp_path / "embeddings/faces"
+    for resolution in (112, 111, 110):
+        store.add(folder, resolution, 2, np.arange(2), np.ones((2, 3), np.float32))
+    before = work.files(tmp_path)
+    assert work.progress(tmp_path) == work.went_on("", before, before) == 3
+    store.add(folder, 109, 2, np.arange(2), np.ones((2, 3), np.float32))
+    assert work.went_on("", before, work.files(tmp_path)) == 3
+    store.add(folder, 111, 2, np.arange(2), np.ones((2, 3), np.float32))
+    (folder / "110.npy").unlink()
+    after = work.files(tmp_path)
+    assert work.went_on("", before, after) == 1
+    assert works.changed(before, after) == ["110.npy", "111.npy"]

@@ -11,7 +11,7 @@ from sweeps import write_sweep
 
 from crfr.evaluate.intervals import Mean
 from crfr.evaluate.verification import kfold
-from crfr.report import claims, evidence, models
+from crfr.report import claims, evidence, evidence_own, models
 from crfr.report.claims import FAILS, HOLDS, UNDECIDED, UNMEASURED
 
 T = 4.302653  # Student's, of two degrees of freedom
@@ -70,7 +70,7 @@ def test_every_claim_has_its_verdict(table):
         "At very low resolution the baseline’s ER is above its CR": HOLDS,
         "BT-r beats the baseline below about 40 px, each at its own r": HOLDS,
         "ST-r beats the baseline below about 40 px, each at its own r": HOLDS,
-        "BT-r beats ST-r at its own r": UNDECIDED,  # 0 on average
+        "BT-r beats ST-r below about 40 px, each at its own r": UNDECIDED,  # 0 on average
         "Specialised models are best at their own r": FAILS,  # ST-M1 has 95 % at 7 px
         "Multi-resolution models beat the baseline below 13 px": HOLDS,
         "Multi-resolution models lose to the baseline above 28 px": UNDECIDED,  # BT-M is its equal
@@ -104,6 +104,7 @@ def test_claims_have_their_numbers(table):
     best = here("Specialised")
     assert best[0].startswith("at 7 px: BT-7 90.00, ST-M1 95.00: -5.00 ± ")
     assert best[1].startswith("at 7 px: ST-7 90.00, ST-M1 95.00: -5.00 ± ")
+    assert best[0].endswith("(3 seeds), the closest of 3")  # the baseline and BT-M, too
     assert best[2:] == ["without ST-M2, not measured"]
     low = here("Multi-resolution models beat")
     assert low[0].startswith("mean over 5, 7 px: BT-M 80.00, baseline 57.50: +22.50 ± ")
@@ -140,17 +141,29 @@ def test_the_papers_numbers_stand_beside(table):
 
 def test_verdicts_are_of_intervals():
     def said(side: int, *differences: tuple[float, float]) -> str:
-        return claims.verdict([Mean(value, width, 1) for value, width in differences], side)
+        found = [Mean(value, 1, 0.0, width / 1.96) for value, width in differences]
+        return claims.verdict(found, side)
 
     assert said(+1) == UNMEASURED
     assert said(+1, (0.2, 0.1)) == HOLDS
     assert said(-1, (0.2, 0.1)) == FAILS
     assert said(-1, (-0.2, 0.1)) == HOLDS
-    assert said(+1, (0.2, 0.2)) == UNDECIDED  # 0 is the end of the interval
-    assert said(-1, (0.2, 0.2)) == UNDECIDED
+    assert said(+1, (0.98, 0.98)) == UNDECIDED  # 0 is the end of the interval
+    assert said(-1, (0.98, 0.98)) == UNDECIDED
     assert said(+1, (0.2, 0.1), (0.1, 0.2)) == UNDECIDED
     assert said(+1, (0.2, 0.1), (-0.2, 0.1)) == FAILS
     assert said(+1, (0.0, 0.0)) == UNDECIDED
+    # 2.2414 standard errors hold 97.5 %, 2.3940 98.33 %: one of several has to be that far
+    assert said(-1, (0.2, 0.19)) == FAILS
+    assert said(-1, (0.2, 0.19), (0.2, 0.19)) == UNDECIDED
+    assert said(-1, (0.2, 0.1748), (-1, 0.1)) == FAILS
+    assert said(-1, (0.2, 0.1750), (-1, 0.1)) == UNDECIDED
+    assert said(-1, (0.2, 0.1748), (-1, 0.1), (-1, 0.1)) == UNDECIDED
+    assert said(+1, *[(0.2, 0.19)] * 50) == HOLDS  # all of them: nothing to correct
+    # three seeds: t is 4.302653 at 95 %, 6.205347 at 97.5 %
+    three = Mean(0.5, 3, 0.1, 0.0)
+    assert claims.verdict([three], -1) == FAILS
+    assert claims.verdict([three, Mean(-1, 3, 0.1, 0.0)], -1) == UNDECIDED
 
 
 def test_thresholds_have_an_error_over_pairs(tmp_path):
@@ -171,6 +184,74 @@ def test_thresholds_have_an_error_over_pairs(tmp_path):
     assert part.difference.half == pytest.approx(expected)
 
 
+def best(paths: list[Path]) -> tuple[list[evidence.Part], str]:
+    parts = evidence_own.best_at_own_r(models.read_report(paths), "lfw")
+    return parts, claims.verdict([part.difference for part in parts if part.difference], +1)
+
+
+def test_specialised_models_are_compared_with_every_rival(tmp_path):
+    """At 7 px: BT-7 98 %, and rivals of 90 % whose seeds are others' than those compared."""
+
+    def write(method: str, seeds: range, share: float) -> list[Path]:
+        wrong = {7: share, 112: 0.025}
+        return [write_known(tmp_path, method, seed, wrong) for seed in seeds]
+
+    ours = write("bt-7", range(2), 0.02) + write("baseline", range(2), 0.4)
+    parts, said = best(ours)
+    assert (parts, said) == ([], UNMEASURED)  # no multi-resolution model
+    apart = write("bt-m", range(5, 7), 0.01)  # better, and of other seeds
+    parts, said = best(ours + apart)
+    told = "at 7 px: BT-7 not compared: no seed in common with BT-M"
+    assert ([part.words for part in parts], said) == ([told], UNMEASURED)
+    parts, said = best(ours + apart + write("st-m1", range(2), 0.1))
+    assert said == HOLDS
+    assert [part.difference.value for part in parts] == pytest.approx([0.08, 0.38])
+    assert parts[0].words.startswith("at 7 px: BT-7 98.00, ST-M1 90.00: +8.00 ± ")
+    assert parts[0].words.endswith(", the closest of 2; no seed in common with BT-M")
+    assert parts[1].words == ""
+    _, said = best(ours + write("bt-m", range(2), 0.02))
+    assert said == UNDECIDED  # as good as BT-7
+
+
+def test_specialised_models_are_compared_where_the_paper_has_them_ahead(tmp_path):
+    """BT-5 to 9 and BT-10 to 18, but ST-5 to 8 (fig. 13).
+
+    Both kinds are alike above about 40 px (fig. 9)."""
+    wrong = {8: 0.1, 14: 0.1, 18: 0.1, 28: 0.1, 56: 0.1, 112: 0.1}
+    methods = ("bt-18", "bt-28", "bt-56", "st-8", "st-14", "st-28", "st-56", "bt-m")
+    paths = [write_known(tmp_path, method, 0, wrong) for method in methods]
+    report = models.read_report(paths)
+    parts = evidence_own.best_at_own_r(report, "lfw")
+    shown = [part.words.split(":")[1].split()[0] for part in parts if part.words]
+    assert shown == ["BT-18", "ST-8"]
+    (part,) = evidence_own.bt_against_st(report, "lfw")
+    assert part.words.startswith("at 28 px: BT-28 90.00, ST-28 90.00")
+
+
+def test_what_lacks_is_looked_for_where_the_claim_is(tmp_path):
+    wrong = {7: 0.4, 14: 0.2, 112: 0.1}
+    methods = ("baseline", "bt-14", "st-7", "st-56", "bt-m", "st-m1", "st-m2")
+    paths = [write_known(tmp_path, method, 0, wrong) for method in methods]
+
+    def here(report: models.Report) -> dict[str, list[str]]:
+        rows = claims.claim_table(report, "lfw").rows
+        return {row[0][0]: row[3][0].split("\n") for row in rows}
+
+    found = here(models.read_report(paths))
+    drops = found["BT-r’s best CR threshold drops, from about 9 px on"]
+    assert drops[0] == "no BT-r up to 9 px:"  # BT-14 is there
+    assert "--methods=bt-7 --seeds" in drops[1]
+    both = found["BT-r beats ST-r below about 40 px, each at its own r"]
+    assert both[0] == "no BT-r and ST-r for the same r up to 39 px:"
+    assert "--methods=bt-7,st-7 --seeds" in both[1]
+    assert found["ST-r’s best CR threshold drops, from about 12 px on"][0].startswith("ST-7")
+    best = found["Specialised models are best at their own r"]
+    assert [line.split(":")[0] for line in best] == ["at 14 px", "at 7 px"]  # nothing lacks
+    some = [path for path in paths if "st-7" not in path.name]
+    best = here(models.read_report(some))["Specialised models are best at their own r"]
+    assert best[1:] == ["without ST-r up to 8 px, not measured"]  # ST-56 is there
+
+
 def test_the_section_of_a_page(dirs, tmp_path):
     some = [path for path in dirs if "baseline-seed-0" in path.name]
     some.append(write_known(tmp_path, "bt-7", 0, {5: 0.2, 7: 0.1, 112: 0.1}))
@@ -180,7 +261,7 @@ def test_the_section_of_a_page(dirs, tmp_path):
     own = table["BT-r beats the baseline below about 40 px, each at its own r"]
     assert own[-1] == "holds claimed: above 0"
     assert own[2].endswith("(1 seed)")
-    assert table["BT-r beats ST-r at its own r"][-1] == "not measured"
+    assert table["BT-r beats ST-r below about 40 px, each at its own r"][-1] == "not measured"
     # the baseline alone is no rival: fig. 13 is about the multi-resolution models
     assert table["Specialised models are best at their own r"][-1] == "not measured"
     words = " ".join(page.texts["p"])

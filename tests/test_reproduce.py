@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -61,24 +60,8 @@ def rows(out, run):
     return [json.loads(line) for line in lines]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kept_compilations(tmp_path_factory):
-    """What one run compiles, the next ones and the processes apart find."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield settings["jax_compilation_cache_dir"]
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, kept_compilations):
+def whole(tmp_path_factory):
     """(what an uninterrupted command left, the sweeps of each page that it wrote, its output)"""
     from crfr.train import sharding
 
@@ -209,9 +192,7 @@ def test_a_benchmark_of_the_same_name_with_other_images_is_refused(whole, unmeas
     assert unmeasured == []
 
 
-def test_a_larger_request_adds_and_a_kill_costs_nothing(
-    whole, unmeasured, kept_compilations, tmp_path
-):
+def test_a_larger_request_adds_and_a_kill_costs_nothing(whole, unmeasured, tmp_path):
     """SIGKILL in the second training; then the same command, with one more resolution."""
     uninterrupted, _ = whole
     out = tmp_path / "out"
@@ -225,14 +206,10 @@ def test_a_larger_request_adds_and_a_kill_costs_nothing(
         "estimate.measure_embedding = lambda *_: estimate.Embedding(0.001, 4.0)\n"
         "main.run(sys.argv[1:])"
     )
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": kept_compilations,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "PYTHONPATH": str(ROOT),
-    }
     with subprocess.Popen(
         [sys.executable, "-c", script, *words(out)],
-        env={**os.environ, **cache}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as process:  # fmt: skip
         output = ""
         for line in process.stdout:
@@ -276,6 +253,26 @@ def test_plan(unmeasured, tmp_path, monkeypatch, capsys):
     assert float(whole[1]) == pytest.approx(21 * (run + 4.04) / 3600, rel=0.01)
     assert "on 1 x cpu" in output
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["plan.json"]
+
+
+def test_programs_are_kept_before_any_is_compiled(unmeasured, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(environment, "keep_programs", lambda: seen.append(list(unmeasured)))
+    main.run([*words(tmp_path / "out", methods="bt-7", seeds="0"), "--plan"])
+    assert seen == [[]]
+    assert unmeasured == [["bt-7"], "embedding"]
+
+
+def test_what_a_step_costs_depends_on():
+    def key(**changes):
+        config = planning.make_configs("configs/paper.py:quick", ["bt-7"], [], data="x", weights="")
+        with config["bt-7"].unlocked():
+            config["bt-7"].update_from_flattened_dict(changes)
+        return estimate.cost_key(config["bt-7"])
+
+    assert key() == key(seed=3) == key(**{"run.keep": 9})
+    for changed in ({"softmax.chunk": 64}, {"softmax.sample": 0.5}, {"batch": 7}):
+        assert key(**changed) != key()
 
 
 def test_a_run_that_another_process_has_comes_last(stubs, tmp_path, capsys):

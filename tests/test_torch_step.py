@@ -142,3 +142,37 @@ def test_flops_are_those_of_the_shapes():
     )  # fmt: skip
     counted = torch_resnet.count_flops(training, *torch_resnet.random_batch(4, CLASSES, "cpu"))
     assert counted == torch_resnet.analytic_flops(training, 4)
+
+
+class HostValues(torch.overrides.TorchFunctionMode):
+    """Notes what makes a tensor of Python's numbers or Python's numbers of a tensor: on CUDA each
+    has the host wait for the device."""
+
+    names = ("tensor", "as_tensor", "from_numpy", "item", "tolist", "cpu", "numpy", "__bool__")
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__name__", "") in self.names:
+            self.seen.append(function.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_has_nothing_from_the_host():
+    training = torch_resnet.Training(
+        name="tiny", method="st-m1", classes=CLASSES, form="eager", dtype=torch.float32,
+        head=torch.float32, matrices=view_bank((7, 14, 28, 56, 112), 128),
+        resolutions=(7, 14, 28, 56, 112), device="cpu",
+    )  # fmt: skip
+    batch = torch_resnet.random_batch(4, CLASSES, "cpu")
+    with HostValues() as noted:
+        loss = training.step(*batch)
+    assert noted.seen == []
+    with HostValues() as noted:
+        float(torch.tensor(loss.item()))
+    assert {"item", "tensor"} <= set(noted.seen)
+    # drawn from those of its own view: 112 px first, then one of the low ones
+    which, *_ = torch_resnet.draw(training.choices, 200, 17, 0.4, 0.4, "cpu")
+    assert [set(w.tolist()) for w in which] == [{4}, {0, 1, 2, 3}]

@@ -7,25 +7,25 @@ import jax.numpy as jnp
 
 from crfr.bench.timing import in_a_row
 
-# device_kind -> dense TFLOP/s of bfloat16 with float32 sums, of true float32 (None: it has none),
-# memory TB/s; from the makers' data sheets
-PEAKS: dict[str, tuple[float, float | None, float]] = {
-    "NVIDIA H200": (989.0, 67.0, 4.8),
-    "NVIDIA H100 80GB HBM3": (989.0, 67.0, 3.35),
-    "NVIDIA A100-SXM4-80GB": (312.0, 19.5, 2.039),
-    "NVIDIA A100-SXM4-40GB": (312.0, 19.5, 1.555),
-    "NVIDIA L4": (121.0, 30.3, 0.3),
-    "NVIDIA GeForce RTX 4090": (165.2, 82.6, 1.008),
-    "TPU v4": (275.0, None, 1.2),
-    "TPU v5 lite": (197.0, None, 0.82),
-    "TPU v5": (459.0, None, 2.765),
-    "TPU v6 lite": (918.0, None, 1.64),
+# device_kind -> dense TFLOP/s of bfloat16 with float32 sums, of true float32 (None: it has none);
+# from the makers' data sheets
+PEAKS: dict[str, tuple[float, float | None]] = {
+    "NVIDIA H200": (989.0, 67.0),
+    "NVIDIA H100 80GB HBM3": (989.0, 67.0),
+    "NVIDIA A100-SXM4-80GB": (312.0, 19.5),
+    "NVIDIA A100-SXM4-40GB": (312.0, 19.5),
+    "NVIDIA L4": (121.0, 30.3),
+    "NVIDIA GeForce RTX 4090": (165.2, 82.6),
+    "TPU v4": (275.0, None),
+    "TPU v5 lite": (197.0, None),
+    "TPU v5": (459.0, None),
+    "TPU v6 lite": (918.0, None),
 }
 
 
 def peak_tflops(kind: str, dtype: str) -> float | None:
     """Dense TFLOP/s of one device by its data sheet, for products of a type; None: not known."""
-    bfloat16, float32, _ = PEAKS.get(kind, (None, None, 0.0))
+    bfloat16, float32 = PEAKS.get(kind, (None, None))
     return {"bfloat16": bfloat16, "float32": float32}.get(dtype)
 
 

@@ -18,21 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from crfr import environment
-from crfr.bench.works import Work, converting, sweeping, training
+from crfr.bench.works import Stamps, Work, changed, converting, sweeping, training
 from crfr.errors import InputError, unknown
 
 TICK = 0.01  # seconds between two looks at a process
 
 
 def _start(words: Sequence[str], output: Path, cache: Path) -> subprocess.Popen:
-    variables = {  # what was compiled once serves all
+    variables = {  # what was compiled once serves all; where there is a cache, it does
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     with output.open("wb") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "crfr.main", *words],
-            env={**os.environ, **variables},
+            env={**variables, **os.environ},
             stdout=file,
             stderr=subprocess.STDOUT,
         )
@@ -67,8 +67,11 @@ def run_until(
     return killed, time.monotonic() - (begun or time.monotonic()), before
 
 
-def bench_kills(kills: int, what: Sequence[str], out: Path, seed: int) -> None:
+def bench_kills(kills: int, what: Sequence[str], out: Path, seed: int, *, epochs: int = 4) -> None:
     """Kill `kills` processes of the kinds `what`, and write kills.json, after each kill anew.
+
+    A training has `epochs` of 25 steps.  After a kill, what was finished (shards, resolutions) has
+    to be as it was, size and time of writing, when the next process ends or is killed.
 
     Raises InputError for a folder that is not empty, for a command that fails by itself, and
     where a work that was killed ends with another result than the undisturbed one or with less
@@ -84,7 +87,7 @@ def bench_kills(kills: int, what: Sequence[str], out: Path, seed: int) -> None:
     out = out.resolve()
     works = {
         "convert": converting(data),
-        "train": training(out / "whole-convert"),
+        "train": training(out / "whole-convert", epochs),
         "sweep": sweeping(out / "whole-train"),
     }
     started, results, spans = time.monotonic(), {}, {}
@@ -97,7 +100,7 @@ def bench_kills(kills: int, what: Sequence[str], out: Path, seed: int) -> None:
     records: list[dict[str, Any]] = []
     runs: list[dict[str, Any]] = []
     counts = dict.fromkeys(what, 0)
-    open_runs: dict[str, tuple[Path, dict[str, Any] | None]] = {}
+    open_runs: dict[str, tuple[Path, dict[str, Any] | None, Stamps]] = {}
 
     def ended(name: str, folder: Path) -> None:
         same = works[name].result(folder) == results[name]
@@ -113,15 +116,18 @@ def bench_kills(kills: int, what: Sequence[str], out: Path, seed: int) -> None:
         work = works[name]
         if name not in open_runs:
             counts[name] += 1
-            open_runs[name] = out / f"{name}-{counts[name]}", None
-        folder, last = open_runs[name]
+            open_runs[name] = out / f"{name}-{counts[name]}", None, {}
+        folder, last, files = open_runs[name]
         killed, worked, before = run_until(work, folder, out / "cache", delay)
         if last is not None:
             text = folder.with_suffix(".log").read_text(errors="replace")
-            last["went_on_from"] = work.went_on(text, before)
+            now = work.files(folder)
+            last["went_on_from"] = work.went_on(text, files, now)
             if last["went_on_from"] != last["saved"]:
-                gone = f"had {last['saved']}, went on from {last['went_on_from']}"
-                raise InputError(f"{folder}: {gone}; its log is beside it")
+                said = f"had {last['saved']}, went on from {last['went_on_from']}"
+                gone = ", ".join(changed(files, now)[:3])
+                said += gone and f" (gone or written again: {gone})"
+                raise InputError(f"{folder}: {said}; its log is beside it")
         if not killed:
             del open_runs[name]
             ended(name, folder)
@@ -136,7 +142,7 @@ def bench_kills(kills: int, what: Sequence[str], out: Path, seed: int) -> None:
             "reached": shown,
             "saved": work.progress(folder),
         }
-        open_runs[name] = folder, record
+        open_runs[name] = folder, record, work.files(folder)
         records.append(record)
         save()
         print(

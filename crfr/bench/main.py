@@ -33,6 +33,8 @@ def bench_step(arguments: list[str]) -> None:
 
     values = parse_config("bench step", arguments, define)
     need("bench step", values, "config")
+    if values.peak == 0:
+        raise InputError("bench step: --peak=0: give TFLOP/s above 0, or leave it out")
     from crfr.bench.step import bench_step
 
     bench_step(
@@ -127,6 +129,8 @@ def bench_input(arguments: list[str]) -> None:
     workers = integers("workers", values.workers)
     if 0 in (*threads, *workers):
         raise InputError("bench input: --threads and --workers are 1 or more")
+    if values.step and values["need"].present:
+        raise InputError("bench input: --step tells what --need says; give one of them")
     from crfr.bench.input import bench_input
 
     bench_input(

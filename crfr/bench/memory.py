@@ -20,6 +20,7 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
 from crfr import environment
+from crfr.bench.program import elements, size
 from crfr.commands import plan_training
 from crfr.errors import InputError
 from crfr.model.norm import AXIS
@@ -38,7 +39,7 @@ COLLECTIVES = (
     "all-to-all",
     "collective-permute",
 )
-BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s64": 8, "u64": 8, "f64": 8}
+PAIRED = ("all-gather-start", "collective-permute-start")  # of type (operands, results, ...)
 
 
 def on_virtual_devices(devices: int, arguments: list[str]) -> bool:
@@ -87,11 +88,9 @@ def communicated(text: str) -> dict[str, int]:
     Those inside a loop count once, whatever its turns.
     """
     found = dict.fromkeys(COLLECTIVES, 0)
-    for shape, kind in re.findall(rf" = (.*?) ({'|'.join(COLLECTIVES)})(?:-start)?\(", text):
-        for dtype, sides in re.findall(r"(\w+)\[([\d,]*)\]", shape):
-            count = np.prod([int(side) for side in sides.split(",") if side], initial=1)
-            found[kind] += int(count) * BYTES.get(dtype, 4)
-    return {kind: size for kind, size in found.items() if size}
+    for shape, kind, start in re.findall(rf" = (.*?) ({'|'.join(COLLECTIVES)})(-start)?\(", text):
+        found[kind] += size(elements(shape)[1] if kind + start in PAIRED else shape)
+    return {kind: given for kind, given in found.items() if given}
 
 
 def activation_bytes(network: Any, state: State) -> int:

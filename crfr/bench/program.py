@@ -44,6 +44,22 @@ def size(shape: str) -> int:
     return total
 
 
+def elements(shape: str) -> list[str]:
+    """The types in an HLO tuple's.
+
+    >>> elements("((f32[2,3]{1,0}, u8[4]{0}), (f32[2]{0}), u32[])")
+    ['(f32[2,3]{1,0}, u8[4]{0})', '(f32[2]{0})', 'u32[]']
+    """
+    found, depth = [""], 0
+    for character in shape[1:-1]:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += character
+    return [element.strip() for element in found]
+
+
 def _closing(text: str) -> int:
     """Where the parenthesis closes that the text begins with."""
     depth = 0

@@ -26,18 +26,24 @@ def record(call: Callable[[], Any], steps: int, folder: Path) -> Path:
 
 
 def kernel_seconds(file: Path, names: set[str]) -> dict[str, float]:
-    """Seconds of each kernel of a program in a profile, by its name in the program."""
+    """Seconds of each kernel of a program in a profile, by its name in the program.
+
+    A GPU's work is in lines called Stream; a TPU's in XLA Ops, whose events may be called by the
+    whole instruction, `%name = type ...`.
+    """
     seconds: dict[str, float] = collections.defaultdict(float)
     for plane in ProfileData.from_file(str(file)).planes:
         device = plane.name.startswith("/device:")
         if not (device or plane.name == "/host:CPU"):
             continue
-        for line in plane.lines:
-            if device and not line.name.startswith("Stream"):
-                continue  # lines that say the same again, by module and by operation
+        lines = list(plane.lines)
+        if device:  # others say the same again, by module and by operation
+            streams = [line for line in lines if line.name.startswith("Stream")]
+            lines = streams or [line for line in lines if line.name == "XLA Ops"]
+        for line in lines:
             for event in line.events:
                 stats = dict(event.stats)
-                name = str(stats.get("hlo_op", event.name))
+                name = str(stats.get("hlo_op", event.name)).partition(" = ")[0].lstrip("%")
                 if name in names:
                     seconds[name] += event.duration_ns / 1e9
     return dict(seconds)
@@ -48,11 +54,17 @@ def profile(
 ) -> dict[str, Any]:
     """Seconds of device work a step by part, and the ten dearest kernels.
 
-    On a GPU whose kernels run as graphs the profiler may see graphs alone: then `seen` is small,
-    and --xla_gpu_enable_command_buffer= in XLA_FLAGS shows the kernels.
+    Says so where the profile has none of the program's kernels.  On a GPU whose kernels run as
+    graphs the profiler may see graphs alone: then `seen` is small, and
+    --xla_gpu_enable_command_buffer= in XLA_FLAGS shows the kernels.
     """
     by_name = {kernel.name: kernel for kernel in found}
     seconds = kernel_seconds(record(call, steps, folder), set(by_name))
+    if not seconds:
+        print(
+            f"--profile={folder}: has none of the program's {len(found)} kernels; on a GPU try "
+            "XLA_FLAGS=--xla_gpu_enable_command_buffer="
+        )
     parts: dict[str, float] = collections.defaultdict(float)
     for name, spent in seconds.items():
         parts[part(by_name[name].operation)] += spent / steps

@@ -14,6 +14,8 @@ from crfr.workdir import latest_step
 
 TIMES = ("seconds", "images_per_second")  # of metrics.jsonl, which differ from run to run
 
+Stamps = dict[str, list[tuple[int, int] | None]]  # name -> (bytes, mtime in ns) of its files
+
 
 class Work(NamedTuple):
     """What can be killed.
@@ -21,23 +23,41 @@ class Work(NamedTuple):
     command: the words after `crfr` that do it in a folder.  progress: what of it would survive a
     kill (the last step saved, shards, resolutions).  begun: whether a process whose output is so
     far this text, and which found this progress, is at work.  phase: what a kill interrupted.
-    went_on: (output of a process, progress that it found) -> what it went on from.  result: what
-    has to be alike in the end.
+    files: what was finished, and no later process may write again.  went_on: (output of a process,
+    the files before and after it) -> the progress that it kept.  result: what has to be alike in
+    the end.
     """
 
     command: Callable[[Path], list[str]]
     progress: Callable[[Path], int]
     begun: Callable[[str, int, int], bool]
     phase: Callable[[Path], str]
-    went_on: Callable[[str, int], int]
+    files: Callable[[Path], Stamps]
+    went_on: Callable[[str, Stamps, Stamps], int]
     result: Callable[[Path], Any]
 
 
-def training(data: Path) -> Work:
+def _stamp(path: Path) -> tuple[int, int] | None:
+    found = path.stat() if path.is_file() else None
+    return found and (found.st_size, found.st_mtime_ns)
+
+
+def changed(before: Stamps, after: Stamps) -> list[str]:
+    """The names of what is gone, or was written again."""
+    return [name for name, stamps in before.items() if after.get(name) != stamps]
+
+
+def _kept(text: str, before: Stamps, after: Stamps) -> int:
+    del text  # what a process says of what it found is no proof
+    return len(before) - len(changed(before, after))
+
+
+def training(data: Path, epochs: int) -> Work:
     settings = {
         "data": data,
         "batch": 16,
-        "epochs": 4,  # of 400 images: 100 steps
+        "epochs": epochs,  # of 400 images: 25 steps each
+        "schedule.warmup_epochs": epochs / 4,
         "model.width": 4,
         "model.embedding": 16,
         "model.bn_group": 16,
@@ -53,8 +73,8 @@ def training(data: Path) -> Work:
         names = [path.name for path in (folder / "checkpoints").glob("*")]
         return "save" if any("tmp" in name for name in names) else "step"
 
-    def went_on(text: str, before: int) -> int:
-        del before  # it is what the folders are called; this is what was restored
+    def went_on(text: str, before: Stamps, after: Stamps) -> int:
+        del before, after  # older checkpoints go; this is what was restored
         said = re.search(r"(?:goes on from|finished at) step (\d+)", text)
         return int(said[1]) if said else 0
 
@@ -68,6 +88,7 @@ def training(data: Path) -> Work:
         latest_step,
         lambda text, before, now: "\nstep " in text,
         saving,
+        lambda folder: {},
         went_on,
         result,
     )
@@ -78,9 +99,13 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def converting(data: str) -> Work:
-    def progress(folder: Path) -> int:
+    def files(folder: Path) -> Stamps:
+        """Of a shard whose sidecar says that it is done, or of all where the manifest does."""
         done = (folder / "manifest.json").exists()
-        return sum(1 for _ in folder.glob("images-*" if done else "shard-*.json"))
+        notes = folder.glob("images-*.raw" if done else "shard-*.json")
+        names = sorted(path.stem.partition("-")[2] for path in notes)
+        roles = ("images", "labels")
+        return {n: [_stamp(folder / f"{role}-{n}.raw") for role in roles] for n in names}
 
     def result(folder: Path) -> Any:
         manifest = json.loads((folder / "manifest.json").read_text())
@@ -95,16 +120,21 @@ def converting(data: str) -> Work:
             *("convert", f"--data={data}", f"--out={out}"),
             *("--shard-images=4", "--workers=1"),
         ],
-        progress,
+        lambda folder: len(files(folder)),
         lambda text, before, now: now > before,
         lambda folder: "writing" if any(folder.glob(".partial-*")) else "reading",
-        lambda text, before: before,
+        files,
+        _kept,
         result,
     )
 
 
 def sweeping(model: Path) -> Work:
+    # a batch is all images at one resolution, so that a file is whole when it is written
     words = ["--benchmark=faces:identities=4,images=4", "--resolutions=all", "--batch=16"]
+
+    def files(folder: Path) -> Stamps:
+        return {path.name: [_stamp(path)] for path in sorted(folder.glob("embeddings/*/*.npy"))}
 
     def result(folder: Path) -> Any:
         rows = [json.dumps(row, sort_keys=True) for row in read_lines(folder / "rows.jsonl")]
@@ -113,10 +143,11 @@ def sweeping(model: Path) -> Work:
 
     return Work(
         lambda out: ["sweep", f"--model={model}", *words, f"--out={out}"],
-        lambda folder: len([*folder.glob("embeddings/*/*.npy")]),
+        lambda folder: len(files(folder)),
         lambda text, before, now: now > before,
         lambda folder: "embedding" if not (folder / "rows.jsonl").exists() else "rows",
-        lambda text, before: before,
+        files,
+        _kept,
         result,
     )
 

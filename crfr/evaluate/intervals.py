@@ -7,6 +7,7 @@ would judge it otherwise.  The interval adds both in squares (docs/evaluation.md
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -19,14 +20,26 @@ NORMAL = 1.96  # standard errors that hold 95 % of a normal distribution
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over `seeds` trainings and half its 95 % interval, in one unit.
+    """A mean over `seeds` trainings, and half its 95 % interval, in one unit.
 
-    Of one seed the interval is that over pairs alone.
+    `among` and `pairs` are its standard errors over seeds (0 of one) and over pairs: of one seed
+    the interval is that over pairs alone.
     """
 
     value: float
-    half: float
     seeds: int
+    among: float
+    pairs: float
+
+    def half_at(self, level: float) -> float:
+        """Half the interval that holds the share `level` (see `seed_mean`)."""
+        t = student(self.seeds - 1, level) if self.seeds > 1 else 0.0
+        z = NORMAL if level == LEVEL else NormalDist().inv_cdf((1 + level) / 2)
+        return math.hypot(t * self.among, z * self.pairs)
+
+    @property
+    def half(self) -> float:
+        return self.half_at(LEVEL)
 
     @property
     def low(self) -> float:
@@ -81,8 +94,7 @@ def seed_mean(values: Sequence[float], error: float) -> Mean:
     pairs of their mean.  With one seed it is 1.96 e, which leaves out the training's randomness.
     """
     n = len(values)
-    among = student(n - 1) * sample_std(values) / math.sqrt(n) if n > 1 else 0.0
-    return Mean(float(np.mean(values)), math.hypot(among, NORMAL * error), n)
+    return Mean(float(np.mean(values)), n, sample_std(values) / math.sqrt(n), error)
 
 
 def pair_error(values: Float[np.ndarray, " p"], weights: Float64[np.ndarray, " p"]) -> float:

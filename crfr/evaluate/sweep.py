@@ -16,7 +16,7 @@ from crfr import environment
 from crfr.data.benchmarks import Benchmark
 from crfr.evaluate import arrays, results, store
 from crfr.evaluate.distances import matrix_distances, protocol_distances, scenario_distances
-from crfr.evaluate.embed import make_embed
+from crfr.evaluate.embed import Embed, make_embed
 from crfr.evaluate.encoders import Encoder
 from crfr.evaluate.matrix import average_matrix, resolution_matrix
 from crfr.evaluate.passes import SAME_BFLOAT16, embed_missing, find_missing
@@ -40,6 +40,7 @@ def sweep(
     variant: str = "bicubic",
     flip: bool = False,
     training: dict[str, Any] | None = None,
+    embed: Embed | None = None,
 ) -> list[dict[str, Any]]:
     """Measure an encoder on benchmarks at each resolution (px); its files go to `out`.
 
@@ -47,7 +48,8 @@ def sweep(
     call again goes on where it stopped; other scenarios, resolutions, benchmarks and thresholds use
     the embeddings that are there, and their rows stand beside the earlier ones.  Of several
     benchmarks in the directory the rows that all have are averaged.  `training` is what the report
-    says of how the model was trained.  Returns the rows of this call, without averages.
+    says of how the model was trained.  `embed` is the encoder's `make_embed` for `variant` and
+    `flip`, where it is compiled already.  Returns the rows of this call, without averages.
 
     Raises InputError where `out` holds the sweep of another model, benchmark or degradation.
     """
@@ -90,7 +92,7 @@ def sweep(
             environment.write_json(out / results.SUMMARY, summary)
 
         wanted = [needed(b, scenarios, resolutions, protocols.get(b.name, [])) for b in benchmarks]
-        embed = make_embed(encoder, mesh, variant=variant, flip=flip)
+        embed = embed or make_embed(encoder, mesh, variant=variant, flip=flip)
         batches = {"mesh": mesh, "batch": batch, "pad": encoder.network is not None}
         if encoder.precision == "bfloat16":
             batches["same"] = SAME_BFLOAT16

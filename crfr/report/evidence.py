@@ -2,6 +2,7 @@
 
 Each returns the parts of a claim: what is compared, in words with its numbers, and the difference
 whose interval decides.  Parts that the sweeps do not have are left out; no parts are no evidence.
+What is said of models at their own r is in `evidence_own`.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ import numpy as np
 
 from crfr.evaluate.intervals import Mean, fold_error, seed_mean
 from crfr.evaluate.statistics import fold_weights
-from crfr.report import paper
 from crfr.report.comparison import scores, verdict
 from crfr.report.differences import Gap, accuracy_gap, count, matched, over_seeds, shown
 from crfr.report.models import Model, Report
@@ -19,20 +19,20 @@ from crfr.report.specialised import find, specialised
 
 FULL = 112  # px
 VERY_LOW = 10  # px, the upper end of the paper's low-resolution protocol (section 6.3)
-OWN = 40  # px, above which the paper's specialised models and its baseline do not differ (fig. 9)
-ZOOMED = 18  # px, the upper end of fig. 13
-MULTI = ("bt-m", "st-m1", "st-m2")  # trained for several resolutions
 
 
 @dataclass(frozen=True)
 class Part:
-    """A difference that a claim speaks of, in words and as a number."""
+    """A difference that a claim speaks of, in words and as a number.
+
+    No words: it decides like the others, and is not shown.  No number: what was not compared.
+    """
 
     words: str
-    difference: Mean
+    difference: Mean | None
 
 
-def _points(d: Mean) -> str:
+def points(d: Mean) -> str:
     return f"{100 * d.value:+.2f} ± {100 * d.half:.2f} ({count(d.seeds)})"
 
 
@@ -49,11 +49,11 @@ def _where(resolutions: tuple[int, ...]) -> str:
     return f"mean over {listed} px" if len(resolutions) > 1 else f"at {listed} px"
 
 
-def _accuracies(first: Model, second: Model, gap: Gap | None) -> list[Part]:
+def accuracies(first: Model, second: Model, gap: Gap | None) -> list[Part]:
     if gap is None:
         return []
     words = f"{first.label} {100 * gap.first:.2f}, {second.label} {100 * gap.second:.2f}"
-    return [Part(f"{_where(gap.resolutions)}: {words}: {_points(gap.difference)}", gap.difference)]
+    return [Part(f"{_where(gap.resolutions)}: {words}: {points(gap.difference)}", gap.difference)]
 
 
 def _lowest(report: Report, benchmark: str, model: Model, scenarios: tuple[str, ...]) -> list[int]:
@@ -81,7 +81,7 @@ def falls(report: Report, benchmark: str) -> list[Part]:
             gap = over_seeds([low - (0.5 + full) / 2 for low, full in found], weights)
             middle = f"half-way to 50 is {50 * (0.5 + at_full):.2f}"
             words = f"at {r} px: {100 * at_r:.2f}, at {FULL} px {100 * at_full:.2f}, {middle}"
-            parts.append(Part(f"{words}: {_points(gap)}", gap))
+            parts.append(Part(f"{words}: {points(gap)}", gap))
     return parts
 
 
@@ -95,46 +95,7 @@ def equal_above_cross(report: Report, benchmark: str) -> list[Part]:
         gap = accuracy_gap(report, benchmark, baseline, baseline, [r], scenarios=scenarios)
         if gap:
             words = f"at {r} px: ER {100 * gap.first:.2f}, CR {100 * gap.second:.2f}"
-            parts.append(Part(f"{words}: {_points(gap.difference)}", gap.difference))
-    return parts
-
-
-def own_r(report: Report, benchmark: str, *, kind: str) -> list[Part]:
-    """BT-r ("bt") or ST-r ("st") against the baseline, each at its own r below 40 px."""
-    baseline, parts = find(report, "baseline"), []
-    for r, model in specialised(report, kind).items():
-        if r < OWN and baseline:
-            gap = accuracy_gap(report, benchmark, model, baseline, [r])
-            parts += _accuracies(model, baseline, gap)
-    return parts
-
-
-def bt_against_st(report: Report, benchmark: str) -> list[Part]:
-    """BT-r against ST-r, each at its own r."""
-    rivals, parts = specialised(report, "st"), []
-    for r, model in specialised(report, "bt").items():
-        if r in rivals:
-            gap = accuracy_gap(report, benchmark, model, rivals[r], [r])
-            parts += _accuracies(model, rivals[r], gap)
-    return parts
-
-
-def best_at_own_r(report: Report, benchmark: str) -> list[Part]:
-    """BT-r and ST-r at their own r against the best there of all models not trained for r alone,
-    of which one at least is a multi-resolution model."""
-    parts = []
-    for kind in ("bt", "st"):
-        for r, model in specialised(report, kind).items():
-            rivals = {
-                other.label: (row.accuracy, other)
-                for other in report.models
-                if r <= ZOOMED and (row := other.curve(benchmark, "CR").get(r))
-                if paper.is_method(other.method) and other.method not in (f"bt-{r}", f"st-{r}")
-            }
-            if any(other.method in MULTI for _, other in rivals.values()):
-                _, best = max(rivals.values(), key=lambda rival: rival[0])
-                gap = accuracy_gap(report, benchmark, model, best, [r])
-                parts += _accuracies(model, best, gap)
+            parts.append(Part(f"{words}: {points(gap.difference)}", gap.difference))
     return parts
 
 
@@ -153,7 +114,7 @@ def ranges(
         if first and second:
             resolutions = [r for r in shown(report, benchmark, first, second) if above < r < below]
             gap = accuracy_gap(report, benchmark, first, second, resolutions)
-            parts += _accuracies(first, second, gap)
+            parts += accuracies(first, second, gap)
     return parts
 
 

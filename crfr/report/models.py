@@ -116,10 +116,6 @@ class Report:
         """The model that others are compared with: the first baseline, else the first model."""
         return next((m for m in self.models if m.method == "baseline"), self.models[0])
 
-    def condition(self, name: str) -> list[str]:
-        """The values of a field over all rows, in order of appearance."""
-        return list(dict.fromkeys(str(getattr(r, name)) for s in self.sweeps for r in s.rows))
-
 
 def _name(model: str, method: str) -> str:
     """The paper's name of a method; the file's or the function's of a model of somebody else.
