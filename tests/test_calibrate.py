@@ -6,14 +6,15 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import crfr
 from crfr import main
 from crfr.data.benchmarks import Benchmark
 from crfr.errors import InputError
-from crfr.evaluate.statistics import far_threshold, resampling, roc_figures
+from crfr.evaluate.statistics import far_threshold, roc_figures
 from crfr.evaluate.verification import fold_of, kfold
-from crfr.use.calibrate import judge, tabulate
+from crfr.use.calibrate import judge, tabulate, wilson
 from crfr.use.decide import decide
 from crfr.use.thresholds import BEST, FIGURES, Calibration, read_calibration, table_path
 
@@ -28,7 +29,7 @@ def normal(gap=1.5, pairs=600):
 
 
 def cell(distance, far=None, same=SAME):
-    return judge(distance, same, fold_of(len(same)), far, resampling(len(same)))
+    return judge(distance, same, fold_of(len(same)), far)
 
 
 def test_a_cell_of_one_order_is_what_a_sweep_says():
@@ -67,7 +68,7 @@ def test_rates_are_of_held_out_pairs_by_hand():
     assert found["far"] == pytest.approx(np.concatenate(wrong).mean())
 
 
-def test_both_orders_count_and_a_pair_is_resampled_whole():
+def test_both_orders_count_and_a_pair_once():
     first, second = normal(), normal()
     both = cell(np.stack([first, second], axis=1))
     swapped = cell(np.stack([second, first], axis=1))
@@ -83,19 +84,48 @@ def test_intervals_cover_the_truth():
     for _ in range(60):
         distance = normal(pairs=400)
         same = np.tile([True, False], 200)
-        found = judge(distance[:, None], same, fold_of(400), None, resampling(400, draws=200))
+        found = judge(distance[:, None], same, fold_of(400), None)
         # of normal distributions: the share of negatives below the threshold
         truth = 0.5 * (1 + np.vectorize(__import__("math").erf)((found["threshold"] - 0.8) / 0.1 / 2**0.5))  # fmt: skip  # noqa: E501
         held += found["far_low"] <= truth <= found["far_high"]
     assert held >= 48
 
 
+@pytest.mark.parametrize(("wrong", "pairs"), [(0, 300), (1, 300), (2, 300), (7, 20), (20, 20)])
+def test_intervals_are_wilson_s_by_scipy(wrong, pairs):
+    wanted = stats.binomtest(wrong, pairs).proportion_ci(method="wilson")
+    assert wilson(wrong / pairs, pairs) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+
+
+def test_more_errors_give_higher_intervals():
+    """Of half pairs too, which are one of two orders."""
+    ends = np.array([wilson(halves / 600, 300) for halves in range(601)])
+    assert (np.diff(ends, axis=0) > 0).all()
+    assert wilson(0.0, 300)[0] == 0.0
+    assert wilson(1.0, 300)[1] == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("rate", "least"), [(0.01, 0.94), (0.05, 0.94), (0.3, 0.94)])
+def test_intervals_hold_rare_rates_as_often_as_they_say(rate, least):
+    """Exactly, over every number of errors among 300 pairs."""
+    errors = np.arange(301)
+    ends = np.array([wilson(k / 300, 300) for k in errors])
+    holds = (ends[:, 0] <= rate) & (rate <= ends[:, 1])
+    assert stats.binom.pmf(errors, 300, rate)[holds].sum() >= least
+
+
 def test_no_error_seen_is_not_no_error():
     found = cell(np.where(SAME, 0.1, 0.9).astype(np.float32)[:, None])
     assert (found["accuracy"], found["far"], found["frr"]) == (1, 0, 0)
-    beyond = 1 - 0.025 ** (1 / 300)  # Clopper and Pearson
-    assert found["far_high"] == found["frr_high"] == pytest.approx(beyond)
-    assert found["accuracy_low"] == pytest.approx(1 - (1 - 0.025 ** (1 / 600)))
+    beyond = 1.96**2 / (300 + 1.96**2)
+    assert found["far_high"] == found["frr_high"] == pytest.approx(beyond, rel=1e-4)
+    assert found["far_low"] == 0
+    assert found["accuracy_low"] == pytest.approx(600 / (600 + 1.96**2), rel=1e-4)
+    one = np.where(SAME, 0.1, 0.9).astype(np.float32)
+    one[np.flatnonzero(~SAME)[5]] = 0.2
+    seen = cell(one[:, None])
+    assert seen["far"] == pytest.approx(1 / 300)
+    assert seen["far_high"] > found["far_high"]
 
 
 def benchmark(name="one", pairs=600):
