@@ -10,6 +10,7 @@ import numpy as np
 
 from crfr import environment
 from crfr.data.benchmarks import load_benchmarks
+from crfr.data.recordio import require_file
 from crfr.errors import InputError, unknown
 from crfr.evaluate.encoders import load_encoder
 from crfr.networks import build_for_evaluation
@@ -42,13 +43,15 @@ def load(path: str | os.PathLike, *, calibration: str | os.PathLike | None = Non
         not be there.
 
     Raises:
-      InputError: a path that names no model.
+      InputError: a path that names no model, a calibration that is not there.
 
     >>> import crfr
     >>> model = crfr.load("runs/tiny")
     >>> model.encoder.method, model.encoder.step
     ('baseline', 1)
     """
+    if calibration is not None:
+        require_file(calibration)
     encoder = load_encoder(os.fspath(path), build_for_evaluation)
     table = table_path(encoder.model, encoder.step) if calibration is None else Path(calibration)
     return make_model(encoder, sharding.make_mesh(), table)

@@ -142,7 +142,7 @@ def _examine(
     checked = export_check.compare(original, made.function, batches)
     return {
         "checked": checked | {"most": export_check.MOST},
-        "latency": export_check.time_both(original, made.function, faces, repeats),
+        "latency": export_check.time_both(original, made.function, faces.astype(pixels), repeats),
         "runtime": made.runtime,
         "original_runtime": f"jax {jax.default_backend()}",
     }
