@@ -169,6 +169,8 @@ def search(
 ) -> None:
     """Print the faces of an index that are nearest to that of an image."""
     held = read_index(index)
+    found = load_detector(detector) if detector else None
+    held.check_detector(found.fingerprint if found else None, index)
     loaded = load(model, calibration=calibration)
     held.check_model(loaded.encoder, index)
     table = None
@@ -176,8 +178,8 @@ def search(
         table = loaded.calibration
         table.objective(far)
     face = loaded.embed(query, align=detector)
-    found = search_index(face, held, table, top, far=far, faiss=faiss)
+    hits = search_index(face, held, table, top, far=far, faiss=faiss)
     if as_json:
-        print(json.dumps(hits_json(found, face)))
+        print(json.dumps(hits_json(hits, face)))
     else:
-        print("\n".join([face_line(face), *hit_lines(found)]))
+        print("\n".join([face_line(face), *hit_lines(hits)]))

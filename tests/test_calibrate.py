@@ -16,6 +16,7 @@ from crfr.evaluate.statistics import far_threshold, roc_figures
 from crfr.evaluate.verification import fold_of, kfold
 from crfr.use.calibrate import judge, tabulate, wilson
 from crfr.use.decide import decide
+from crfr.use.text import decision_lines
 from crfr.use.thresholds import BEST, FIGURES, Calibration, read_calibration, table_path
 
 rng = np.random.default_rng(0)
@@ -157,6 +158,7 @@ def table_of(function, resolutions):
     """A calibration whose figures are a function of two resolutions."""
     grid = np.array([[function(a, b) for b in resolutions] for a in resolutions])
     about = {"declined": {"0.001": "too few"}, "model_fingerprint": "f", "model": "m", "step": None}
+    about |= {"benchmarks": {"a": {}, "b": {}}, "negatives": 4321, "degradation": "area"}
     tables = {name: dict.fromkeys(FIGURES, grid) for name in (BEST, "0.01")}
     return Calibration(
         __import__("pathlib").Path("c.json"), about, np.array(resolutions, float), tables,
@@ -183,6 +185,8 @@ def test_outside_of_the_table_nothing_is_decided():
     table = table_of(lambda a, b: 0.5, [7, 56])
     assert decide(table, 0.4, (7, 56)).same is True
     assert decide(table, 0.5, (7, 56)).same is False  # same iff d < t
+    said = decision_lines(decide(table, 0.4, (7, 56)))
+    assert said[-1] == "measured on a + b (4,321 negatives), area"
     for sizes, words in (
         ((6.9, 20), "6.9 px is outside the calibrated 7..56 px"),
         ((112, 5), "112 px and 5 px are outside"),
@@ -238,6 +242,7 @@ def test_damaged_tables_and_those_of_another_model_are_refused(tiny, tmp_path):
         {"resolutions": [28, 7, 112]},
         {"impostors": {}},
         {"objectives": {}},
+        {"negatives": "many"},
         {"objectives": {BEST: content["objectives"][BEST] | {"far": [[None] * 3] * 3}}},
         {"objectives": {BEST: content["objectives"][BEST] | {"threshold": rows[:2]}}},
     ):
@@ -349,6 +354,9 @@ def test_verify_says_how_sure_it_is(tiny, tmp_path, capsys, monkeypatch):
     assert record["resolution"] == [20, 20]
     assert record["faces"] == ["a.png", "a.png"]
     assert len(record["far"]) == 3
+    assert record["benchmarks"] == ["faces:identities=10,images=4"]
+    assert (record["negatives"], record["degradation"]) == (40, "quantize")
+    assert said[8:] == [f"measured on {record['benchmarks'][0]} (40 negatives), quantize"]
     assert call("a.png", "tiny.png", run) == 4
     assert "declined: 5 px is outside the calibrated 7..112 px" in capsys.readouterr().out
     assert call("--help") == 0

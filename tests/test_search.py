@@ -310,6 +310,20 @@ def test_many_images_stream_through_in_order(tmp_path, tiny, model, monkeypatch)
     assert [Path(name).name for name in unreadable] == ["05b.png", "99.png"]
 
 
+def test_faces_are_taken_by_any_whole_number():
+    faces = Faces(unit(3, 4), np.float32([7, 8, 9]), np.int32([1, 2, 3]), tuple("abc"), ((),) * 3)
+    for number in (1, np.int64(1), np.uint8(1), -2, np.int32(-2)):
+        assert faces[number].names == ("b",)
+        assert faces[number].embedding.shape == (1, 4)
+    assert faces[np.int64(-1)].names == ("c",)
+    assert faces[1:].names == ("b", "c")
+    for number in (3, -4, np.int64(3)):
+        with pytest.raises(IndexError, match=f"face {number} of 3"):
+            faces[number]
+    with pytest.raises(TypeError):
+        faces[1.0]
+
+
 def test_scores_need_a_range(model):
     slope, offset = by_resolution(model.calibration, 112.0, np.float32([7, 112]))
     assert slope.dtype == offset.dtype == np.float32

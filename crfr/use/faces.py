@@ -3,10 +3,11 @@
 An input is an aligned crop or a photo: uint8 RGB [h w 3], or the path of a file.
 """
 
+import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -46,10 +47,13 @@ class Faces:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, which: int | slice) -> "Faces":
-        rows = slice(which, which + 1 or None) if isinstance(which, int) else which
-        if isinstance(which, int) and not -len(self) <= which < len(self):
-            raise IndexError(f"face {which} of {len(self)}")
+    def __getitem__(self, which: SupportsIndex | slice) -> "Faces":
+        rows = which
+        if not isinstance(rows, slice):
+            number = operator.index(rows)  # NumPy's numbers too
+            if not -len(self) <= number < len(self):
+                raise IndexError(f"face {number} of {len(self)}")
+            rows = slice(number, number + 1 or None)
         return Faces(
             self.embedding[rows],
             self.resolution[rows],

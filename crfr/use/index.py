@@ -47,6 +47,28 @@ class Index:
                 f"{theirs}, not {encoder.fingerprint}); search it with that one, or {AGAIN}"
             )
 
+    def check_detector(self, fingerprint: str | None, file: Path) -> None:
+        """InputError where its faces were found by another detector (None: by none) than that of
+        `fingerprint`: two crops of one face do not embed alike.
+        """
+        theirs = self.about.get("detector_fingerprint")
+        if theirs == fingerprint:
+            return
+        if fingerprint is None:
+            raise InputError(
+                f"{file}: was made with a detector (fingerprint {theirs}), and the query is not to "
+                "be: give that one by --detector=FILE"
+            )
+        if theirs is None:
+            raise InputError(
+                f"{file}: was made without a detector, of aligned crops, and the query is a photo: "
+                f"give an aligned crop without --detector, or {AGAIN} --detector=FILE"
+            )
+        raise InputError(
+            f"{file}: was made with another detector (fingerprint {theirs}, not {fingerprint}); "
+            f"give that one by --detector=FILE, or {AGAIN}"
+        )
+
 
 def check_ending(file: Path) -> None:
     """InputError for a name that no index has, and for a parquet without pyarrow."""

@@ -24,6 +24,7 @@ NAME = "calibration.json"
 BEST = "accuracy"  # the objective of the best accuracy; others are FARs by their names ("0.01")
 RATES = ("accuracy", "far", "frr")
 FIGURES = ("threshold", *RATES, *(f"{rate}_{end}" for rate in RATES for end in ("low", "high")))
+ABOUT = {"model", "step", "model_fingerprint", "declined", "benchmarks", "negatives", "degradation"}
 AGAIN = "make it again with crfr calibrate"
 
 
@@ -156,7 +157,8 @@ def parse_calibration(path: Path, content: Any) -> Calibration:
         arrays = [*impostors.values(), *(a for t in tables.values() for a in t.values())]
         size = len(resolutions)
         sound = (
-            {"model", "step", "model_fingerprint", "declined", "benchmarks"} <= content.keys()
+            content.keys() >= ABOUT
+            and isinstance(content["negatives"], int)
             and BEST in tables
             and size > 1
             and bool((np.diff(resolutions) > 0).all())
