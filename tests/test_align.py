@@ -137,6 +137,9 @@ def test_outside_the_photo_is_black():
         (np.zeros((5, 2)), "all five points lie at"),
         (np.full((5, 2), np.nan), "five finite points"),
         (TEMPLATE + 5000, "outside the photo"),
+        (TEMPLATE / 112, "are they in px"),  # as shares of the photo
+        (TEMPLATE / 112 * 0.7 + 0.1, "are they in px"),
+        (TEMPLATE / 120 + 30, "are they in px"),
     ],
 )
 def test_landmarks_that_cannot_be_are_refused(points, message):
@@ -337,6 +340,18 @@ def test_a_network_that_opencv_cannot_run_is_named(fake):
 def test_opencv_refuses_another_network(yunet, shared_data):
     with pytest.raises(InputError, match=r"sface\S*\.onnx: OpenCV .*; take face_detection_yunet"):
         detect.load_detector(shared_data / "models/sface_2021dec_int8bq.onnx")
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_detector_is_built_once_for_a_file_as_it_is(tmp_path):
+    file = tmp_path / "yunet.onnx"
+    file.write_text("one")
+    first = detect.load_detector(file)
+    assert detect.load_detector(str(file)) is first
+    file.write_text("another")
+    second = detect.load_detector(file)
+    assert second is not first
+    assert second.fingerprint == hashlib.sha256(b"another").hexdigest()[:16]
 
 
 def test_opencv_refuses_what_is_no_detector(yunet, tmp_path):

@@ -17,7 +17,14 @@ from crfr.evaluate.verification import fold_of, kfold
 from crfr.use.calibrate import judge, tabulate, wilson
 from crfr.use.decide import decide
 from crfr.use.text import decision_lines
-from crfr.use.thresholds import BEST, FIGURES, Calibration, read_calibration, table_path
+from crfr.use.thresholds import (
+    BEST,
+    FIGURES,
+    Calibration,
+    parse_calibration,
+    read_calibration,
+    table_path,
+)
 
 rng = np.random.default_rng(0)
 SAME = np.tile([True, False], 300)
@@ -228,6 +235,9 @@ def test_the_file_of_a_calibration(tiny):
     assert not path.with_name("calibration.json.partial").exists()
     found = read_calibration(path)
     assert {*found.tables} == {BEST, "0.4"}
+    before = json.dumps(content)
+    parse_calibration(path, content)
+    assert json.dumps(content) == before  # the caller's stays whole
 
 
 def test_damaged_tables_and_those_of_another_model_are_refused(tiny, tmp_path):

@@ -5,6 +5,7 @@ sees faces of some 10 to 300 px.  A photo is therefore shown to it reduced to SI
 face that fills it has the right size, and only if none is found there at the larger SIDES.
 """
 
+import functools
 import hashlib
 import os
 import threading
@@ -42,6 +43,13 @@ class Detector:
 def load_detector(path: str | os.PathLike) -> Detector:
     """YuNet from its ONNX file; InputError where there is none, or no OpenCV."""
     file = require_file(path)
+    about = file.stat()
+    return _load(file, about.st_mtime_ns, about.st_size)
+
+
+@functools.lru_cache(maxsize=2)
+def _load(file: Path, *_: int) -> Detector:
+    """Once for a file as it is, however often it is named."""
     try:
         import cv2  # pyright: ignore[reportMissingImports]
     except ImportError as error:

@@ -144,6 +144,7 @@ def parse_calibration(path: Path, content: Any) -> Calibration:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
         raise InputError(f"{path}: is no calibration of schema {SCHEMA} (schema {found}); {AGAIN}")
+    content = dict(content)  # the caller's stays whole
     try:
         resolutions = np.array(content.pop("resolutions"), np.float64)
         tables = {
