@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from crfr import environment
 from crfr.data.benchmarks import load_benchmarks
 from crfr.data.recordio import require_file
 from crfr.errors import InputError, unknown
-from crfr.evaluate.encoders import load_encoder
+from crfr.evaluate.encoders import Encoder, load_encoder
 from crfr.networks import build_for_evaluation
 from crfr.train import sharding
 from crfr.use.calibrate import calibrate as measure_thresholds
@@ -29,7 +30,7 @@ from crfr.use.text import (
     hits_json,
     path_text,
 )
-from crfr.use.thresholds import BEST, table_path
+from crfr.use.thresholds import BEST, read_calibration, table_path
 from crfr.views.degrade import VARIANTS, check_resolutions
 
 
@@ -38,7 +39,8 @@ def load(path: str | os.PathLike, *, calibration: str | os.PathLike | None = Non
 
     Args:
       path: WORKDIR[@STEP|@best] of a training run, FILE.onnx[:KEY=VALUE,...]
-        (docs/evaluation.md), a file of `crfr export`, or a Python function module:function.
+        (docs/evaluation.md), an ONNX or StableHLO file of `crfr export`, or a Python function
+        module:function.
       calibration: the file of `crfr calibrate`; by default the one beside the model, which need
         not be there.
 
@@ -80,6 +82,8 @@ def calibrate(
     out = out or table_path(encoder.model, encoder.step)
     if out is None:
         raise InputError(f"{model}: has no place beside it for thresholds; give --out=FILE.json")
+    if others := _owner_of_others(out, encoder):
+        print(f"{out}: replaces the thresholds of {others}")
     try:
         content = measure_thresholds(
             encoder,
@@ -103,6 +107,15 @@ def calibrate(
     for reason in content["declined"].values():
         print(f"declined: {reason}")
     print(out)
+
+
+def _owner_of_others(out: Path, encoder: Encoder) -> str | None:
+    """Whose thresholds, of another model, step or setting, lie where new ones go; None if none."""
+    try:
+        found = read_calibration(out)
+    except InputError:  # nothing that could be of use
+        return None
+    return None if found.about["model_fingerprint"] == encoder.fingerprint else found.owner
 
 
 def verify(
@@ -130,6 +143,7 @@ def verify(
 def embed(model: str, images: Path, out: Path, *, detector: str | None) -> None:
     """Write an index of the faces in a folder's images; what cannot be read is listed."""
     check_ending(out)
+    _check_writable(out)
     found = load_detector(detector) if detector else None
     loaded = load(model)
     faces, unreadable, others = embed_folder(loaded, images, found)
@@ -146,13 +160,25 @@ def embed(model: str, images: Path, out: Path, *, detector: str | None) -> None:
     }
     write_index(out, faces, about)
     for path, error in unreadable.items():
-        print(f"left out: {path}: {error}", file=sys.stderr)
+        print(f"left out: {path_text(path)}: {error}", file=sys.stderr)
     if others:
         print(f"left out: {len(others)} files that are not called like images", file=sys.stderr)
     several = int((faces.found > 1).sum())
     if several:
         print(f"{several} photos with several faces, of which the largest is taken")
     print(f"{out}: {len(faces):,} faces, {len(unreadable)} unreadable")
+
+
+def _check_writable(out: Path) -> None:
+    """InputError, before the work and not behind it, where `out` cannot be written."""
+    if out.is_dir():
+        raise InputError(f"--out={out}: is a folder; name the file in it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"--out={out}: {error.strerror}; choose a writable place") from error
 
 
 def search(

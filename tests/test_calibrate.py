@@ -219,6 +219,9 @@ def test_where_a_table_lies():
     assert str(table_path("a/b.onnx:preset=opencv", None)) == "a/b.onnx.calibration.json"
     assert str(table_path("a/b.stablehlo", None)) == "a/b.stablehlo.calibration.json"
     assert table_path("module:function", None) is None
+    assert str(table_path("a.onnx/b.onnx:preset=opencv", None)) == "a.onnx/b.onnx.calibration.json"
+    assert str(table_path("a.onnx.d/b.stablehlo", None)) == "a.onnx.d/b.stablehlo.calibration.json"
+    assert table_path("a.onnxx", None) is None
 
 
 def test_the_file_of_a_calibration(tiny):
@@ -270,7 +273,9 @@ def test_damaged_tables_and_those_of_another_model_are_refused(tiny, tmp_path):
         absent.calibration  # noqa: B018
 
 
-def test_calibrate_goes_on_and_refuses_embeddings_of_something_else(tiny, tmp_path, monkeypatch):
+def test_calibrate_goes_on_and_refuses_embeddings_of_something_else(
+    tiny, tmp_path, monkeypatch, capsys
+):
     """A kill between the embeddings and the table leaves what the next call begins with."""
     from crfr.use import calibrate
 
@@ -297,8 +302,14 @@ def test_calibrate_goes_on_and_refuses_embeddings_of_something_else(tiny, tmp_pa
         ])  # fmt: skip
         main.run(words)
     assert not kept.exists()
+    assert "replaces" not in capsys.readouterr().out  # its own
     after = json.loads((tmp_path / "run/calibration.json").read_text())
     assert after["objectives"] == before["objectives"]
+    path = tmp_path / "run/calibration.json"
+    path.write_text(json.dumps(after | {"model_fingerprint": "other", "step": 7}))
+    main.run(words)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "run/calibration.json: replaces the thresholds of run@7, fingerprint other"
 
 
 @pytest.mark.parametrize(

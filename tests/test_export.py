@@ -441,6 +441,28 @@ def test_an_exported_file_verifies_by_the_thresholds_in_it(form, tiny, tmp_path)
 
 
 @pytest.mark.usefixtures("quick")
+def test_what_a_kill_has_left_is_removed_first(workdir, tmp_path, monkeypatch):
+    left = tmp_path / ".partial-saved"
+    left.mkdir()
+    (left / "saved_model.pb").write_text("half")
+    monkeypatch.setattr(export, "check_place", lambda *_: None)
+
+    def write(folded, about, path, *rest):
+        assert not path.exists()
+        raise InputError("that was all")
+
+    monkeypatch.setattr(export, "_write", write)
+    with pytest.raises(InputError, match="that was all"):
+        main.run(command(workdir, "saved_model", tmp_path / "saved"))
+
+
+def test_a_saved_model_is_no_model_of_crfr_s(tmp_path):
+    (tmp_path / "saved_model.pb").write_text("")
+    with pytest.raises(InputError, match="is a SavedModel, for TensorFlow alone; name the run"):
+        crfr.load(tmp_path)
+
+
+@pytest.mark.usefixtures("quick")
 def test_the_exported_file_is_timed_on_pixels_of_its_type(workdir, tmp_path, monkeypatch):
     """TensorFlow refuses others; onnxruntime's and JAX's callers would turn them themselves."""
     fed = []
@@ -466,7 +488,10 @@ def test_the_exported_file_is_timed_on_pixels_of_its_type(workdir, tmp_path, mon
 def test_saved_model(kind, workdir, tmp_path):
     tensorflow = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
     out = tmp_path / "saved"
+    (tmp_path / ".partial-saved").mkdir()  # of one that was killed
+    (tmp_path / ".partial-saved/saved_model.pb").write_text("half")
     main.run(command(workdir, "saved_model", out, f"--input={kind}"))
+    assert not (tmp_path / ".partial-saved").exists()
     loaded = tensorflow.saved_model.load(str(out)).signatures["serving_default"]
     images = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
     encoder = load_encoder(str(workdir), build_for_evaluation)
@@ -479,3 +504,5 @@ def test_saved_model(kind, workdir, tmp_path):
     assert about["fingerprint"] == encoder.fingerprint
     with pytest.raises(InputError, match="exists, and a SavedModel is a folder"):
         main.run(command(workdir, "saved_model", out))
+    with pytest.raises(InputError, match="is a SavedModel, for TensorFlow alone; name the run"):
+        crfr.load(out)

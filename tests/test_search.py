@@ -172,6 +172,7 @@ def folder(tmp_path):
     Path(os.fsdecode(place + b"/empty.gif")).write_bytes(b"")
     Path(os.fsdecode(place + b"/notes.txt")).write_text("no image")
     os.symlink("nowhere.png", place + b"/link.png")
+    os.mkfifo(place + b"/pipe.jpg")
     return Path(os.fsdecode(place))
 
 
@@ -191,8 +192,13 @@ def test_a_folder_becomes_an_index(folder, tiny, ending, model, capsys):
     out = folder.parent / f"index.{ending}"
     main.run(["embed", str(folder), f"--model={tiny}/runs/tiny", f"--out={out}"])
     said = capsys.readouterr()
-    assert f"{out}: 5 faces, 3 unreadable" in said.out
-    for name, why in (("cut.jpg", "do not decode"), ("empty.gif", "0 bytes"), ("link.png", "No such")):  # fmt: skip  # noqa: E501
+    assert f"{out}: 5 faces, 4 unreadable" in said.out
+    for name, why in (
+        ("cut.jpg", "do not decode"),
+        ("empty.gif", "0 bytes"),
+        ("link.png", "No such"),
+        ("pipe.jpg", "is a pipe, a socket or a device"),
+    ):
         assert any(f"{name}: " in line and why in line for line in said.err.splitlines())
     assert "left out: 1 files that are not called like images" in said.err
     index = read_index(out)
@@ -203,7 +209,7 @@ def test_a_folder_becomes_an_index(folder, tiny, ending, model, capsys):
     np.testing.assert_allclose(index.embedding, model.embed(paths).embedding, atol=1e-6)
     assert index.about["model_fingerprint"] == model.encoder.fingerprint
     assert index.about["detector_fingerprint"] is None
-    assert len(index.about["unreadable"]) == 3
+    assert len(index.about["unreadable"]) == 4
     assert [Path(p).name for p in index.about["others"]] == ["notes.txt"]
     assert {"versions", "commit", "command", "schema", "time"} <= {*index.about}
     query = f"{os.fsdecode(inside)}/{os.fsdecode(WANTED[1])}"
@@ -218,6 +224,11 @@ def test_a_folder_becomes_an_index(folder, tiny, ending, model, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[1:3] == ["listed by score", "rank    score  distance  threshold  decision      px  path"]  # fmt: skip  # noqa: E501
     assert said[3].split()[0] == "1"
+    query = f"{os.fsdecode(inside)}/{os.fsdecode(WANTED[2])}"  # with a line break in its name
+    main.run(["search", query, str(out), f"--model={tiny}/runs/tiny", "--top=1"])
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 4
+    assert all("日本\\x0a語.png" in line for line in (said[0], said[3]))
 
 
 def test_parquet_is_for_other_programs(tmp_path):
@@ -260,6 +271,18 @@ def test_bad_indexes_and_those_of_another_model_are_refused(tmp_path, tiny, caps
         path.write_bytes(damage)
         with pytest.raises(InputError, match=r"i\.npz: .*make it again with crfr embed"):
             read_index(path)
+    locked = bytearray(whole)
+    for header, at in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+        locked[locked.index(header) + at] |= 1  # says that it is encrypted
+    packed = bytearray(whole)
+    for header, at in ((b"PK\1\2", 10), (b"PK\3\4", 8)):
+        packed[packed.index(header) + at] = 97  # in a way that nobody knows
+    for damage in (locked, packed):
+        path.write_bytes(damage)
+        with pytest.raises(
+            InputError, match=r"i\.npz: is no index .*make it again with crfr embed"
+        ):
+            read_index(path)
     np.savez(path, embedding=np.zeros(3))
     with pytest.raises(InputError, match="is no index"):
         read_index(path)
@@ -268,6 +291,22 @@ def test_bad_indexes_and_those_of_another_model_are_refused(tmp_path, tiny, caps
             read_index(tmp_path / name)
     with pytest.raises(InputError, match=r"called FILE\.npz or FILE\.parquet"):
         main.run(["embed", str(tmp_path), "--model=x", "--out=y.csv"])
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(folder, tiny, monkeypatch):
+    from crfr import apply
+
+    run = ["embed", str(folder), f"--model={tiny}/runs/tiny"]
+    (folder / "file").write_text("")
+    (folder / "x.npz").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(apply, "load", lambda *_: pytest.fail("loads a model"))
+        for place, message in (("file/x.npz", "choose a writable place"), ("x.npz", "is a folder")):
+            with pytest.raises(InputError, match=message):
+                main.run([*run, f"--out={folder}/{place}"])
+    new = folder.parent / "new/deep/x.npz"
+    main.run([*run, f"--out={new}"])
+    assert [path.name for path in new.parent.iterdir()] == ["x.npz"]
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):

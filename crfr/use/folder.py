@@ -60,6 +60,8 @@ def embed_folder(model: Model, folder: Path, detector: Detector | None = None) -
 
     def work(path: str) -> Face | InputError:
         try:
+            if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe would not end
+                return InputError("is a pipe, a socket or a device; leave files of images there")
             return prepare(path, path, detector=detector)
         except InputError as error:
             return error
