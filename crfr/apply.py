@@ -1,7 +1,9 @@
 """Putting models to use: specs -> models and files -> the functions of crfr/use; one a command."""
 
+import contextlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -141,24 +143,35 @@ def verify(
 
 
 def embed(model: str, images: Path, out: Path, *, detector: str | None) -> None:
-    """Write an index of the faces in a folder's images; what cannot be read is listed."""
+    """Write an index of the faces in a folder's images; what cannot be read is listed.
+
+    A killed call leaves `OUT.partial`, from which the same call again goes on.
+    """
     check_ending(out)
     _check_writable(out)
     found = load_detector(detector) if detector else None
     loaded = load(model)
-    faces, unreadable, others = embed_folder(loaded, images, found)
-    about = {
-        "model": loaded.encoder.model,
-        "step": loaded.encoder.step,
-        "model_fingerprint": loaded.encoder.fingerprint,
-        "detector_fingerprint": found.fingerprint if found else None,
-        "folder": path_text(images),
-        "unreadable": [{"path": path_text(p), "error": e} for p, e in unreadable.items()],
-        "others": [path_text(path) for path in others],
-        "time": environment.now(),
-        **environment.made_with(),
-    }
-    write_index(out, faces, about)
+    work = out.with_name(f"{out.name}.partial")
+    work.mkdir(exist_ok=True)
+    with environment.locked(work, f"{work}: another crfr embed is writing there; wait for it"):
+        try:
+            faces, unreadable, others = embed_folder(loaded, images, found, work)
+            about = {
+                "model": loaded.encoder.model,
+                "step": loaded.encoder.step,
+                "model_fingerprint": loaded.encoder.fingerprint,
+                "detector_fingerprint": found.fingerprint if found else None,
+                "folder": path_text(images),
+                "unreadable": [{"path": path_text(p), "error": e} for p, e in unreadable.items()],
+                "others": [path_text(path) for path in others],
+                "time": environment.now(),
+                **environment.made_with(),
+            }
+            write_index(out, faces, about)
+            shutil.rmtree(work)
+        finally:
+            with contextlib.suppress(OSError):  # gone, or parts are kept in it
+                work.rmdir()
     for path, error in unreadable.items():
         print(f"left out: {path_text(path)}: {error}", file=sys.stderr)
     if others:

@@ -12,7 +12,7 @@ from PIL import Image
 import crfr
 from crfr import main
 from crfr.errors import InputError
-from crfr.use import search
+from crfr.use import kept, search
 from crfr.use.faces import Faces
 from crfr.use.index import Index, read_index, write_index
 from crfr.use.search import by_distance, by_resolution, nearest, nearest_by_faiss, search_index
@@ -361,6 +361,69 @@ def test_faces_are_taken_by_any_whole_number():
             faces[number]
     with pytest.raises(TypeError):
         faces[1.0]
+
+
+def test_a_killed_embed_goes_on(tmp_path, tiny, model, monkeypatch, capsys):
+    """A part a batch here; one image has changed since, one is new, one part is damaged."""
+    from crfr.use import folder as folders
+
+    photos, out = tmp_path / "photos", tmp_path / "x.npz"
+    photos.mkdir()
+    for number in range(10):
+        image(photos / f"{number}.png", 10 + number)
+    run = ["embed", str(photos), f"--model={tiny}/runs/tiny", f"--out={out}"]
+    main.run([*run[:-1], f"--out={tmp_path}/wanted.npz"])
+
+    monkeypatch.setattr(folders, "BATCH", 2)
+    monkeypatch.setattr(folders, "SECONDS", -1)
+    with monkeypatch.context() as patch:
+
+        def killed(*arguments):
+            if len([*(tmp_path / "x.npz.partial").iterdir()]) == 3:
+                raise KeyboardInterrupt
+            return embed_faces(*arguments)
+
+        embed_faces = folders.Model.embed_faces
+        patch.setattr(folders.Model, "embed_faces", killed)
+        with pytest.raises(KeyboardInterrupt):
+            main.run(run)
+    parts = sorted((tmp_path / "x.npz.partial").iterdir())
+    assert [read_index(part).paths[0][-5:] for part in parts] == [b"0.png", b"2.png", b"4.png"]
+    parts[1].write_bytes(b"PK")
+    image(photos / "4.png", 50)
+    image(photos / "00.png", 51)
+    read = []
+    with monkeypatch.context() as patch:
+        prepare = folders.prepare
+        patch.setattr(folders, "prepare", lambda n, *a, **k: (read.append(n), prepare(n, *a, **k))[1])  # fmt: skip  # noqa: E501
+        main.run(run)
+    names = ("00", "2", "3", "4", "6", "7", "8", "9")  # 0, 1 and 5 were kept
+    assert sorted(Path(name).stem for name in read) == [*names]
+    assert not (tmp_path / "x.npz.partial").exists()
+    found, wanted = read_index(out), read_index(tmp_path / "wanted.npz")
+    order = [os.fsencode(photos / f"{name}.png") for name in ("0", "00", *range(1, 10))]
+    assert found.paths == order
+    assert found.resolution.tolist() == [10, 51, 11, 12, 13, 50, 15, 16, 17, 18, 19]
+    for name in ("0", "2", "5", "9"):
+        path = os.fsencode(photos / f"{name}.png")
+        np.testing.assert_allclose(
+            found.embedding[found.paths.index(path)],
+            wanted.embedding[wanted.paths.index(path)],
+            atol=1e-6,
+        )
+
+
+@pytest.mark.parametrize("change", ["model_fingerprint", "detector_fingerprint", "folder"])
+def test_faces_made_otherwise_are_not_kept(change, tmp_path):
+    file = tmp_path / "a.png"
+    image(file)
+    faces = Faces(unit(1, 3), np.float32([7]), np.int32([2]), (str(file),), (("x", "y"),))
+    made = dict.fromkeys(("model", "step", "model_fingerprint", "detector_fingerprint", "folder"))
+    kept.write_part(tmp_path, faces, [kept.stamp(str(file))], made)
+    (same,) = kept.read_parts(tmp_path, made)
+    assert (same.names, same.notes, same.found.tolist()) == (faces.names, faces.notes, [2])
+    np.testing.assert_array_equal(same.embedding, faces.embedding)
+    assert kept.read_parts(tmp_path, made | {change: "other"}) == []
 
 
 def test_scores_need_a_range(model):

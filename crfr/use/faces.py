@@ -165,6 +165,18 @@ def join(parts: Sequence[Faces]) -> Faces:
     )
 
 
+def pick(faces: Faces, rows: Sequence[int]) -> Faces:
+    """Some, in this order."""
+    which = np.array(rows, np.int64)
+    return Faces(
+        faces.embedding[which],
+        faces.resolution[which],
+        faces.found[which],
+        tuple(faces.names[row] for row in rows),
+        tuple(faces.notes[row] for row in rows),
+    )
+
+
 def cosine_distance(a: Float32[np.ndarray, " d"], b: Float32[np.ndarray, " d"]) -> float:
     """1 - cos of two unit vectors (paper eq. 2), summed in float64."""
     cosine = float(a.astype(np.float64) @ b.astype(np.float64))
