@@ -137,7 +137,7 @@ def test_outside_the_photo_is_black():
         (np.zeros((5, 2)), "all five points lie at"),
         (np.full((5, 2), np.nan), "five finite points"),
         (TEMPLATE + 5000, "outside the photo"),
-        (TEMPLATE / 112, "are they in px"),  # as shares of the photo
+        ((TEMPLATE - 30) / 70, "are they in px"),  # as shares of the photo
         (TEMPLATE / 112 * 0.7 + 0.1, "are they in px"),
         (TEMPLATE / 120 + 30, "are they in px"),
     ],
