@@ -4,6 +4,15 @@ The public names are imported when first used: `import crfr` costs no JAX start-
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what the names below are, for type checkers
+    from crfr.apply import load as load
+    from crfr.data.benchmarks import load_benchmark as load_benchmark
+    from crfr.data.records import open_source as open_source
+    from crfr.evaluate.verification import kfold_accuracy as kfold_accuracy
+    from crfr.model.margin import arcface_logits as arcface_logits
+    from crfr.views.degrade import degrade as degrade
 
 _PUBLIC = {
     "degrade": "crfr.views.degrade",
@@ -14,7 +23,14 @@ _PUBLIC = {
     "load": "crfr.apply",
 }
 
-__all__ = list(_PUBLIC)
+__all__ = [
+    "arcface_logits",
+    "degrade",
+    "kfold_accuracy",
+    "load",
+    "load_benchmark",
+    "open_source",
+]
 
 
 def __getattr__(name: str):

@@ -1,8 +1,11 @@
 """Putting models to use: specs -> models and files -> the functions of crfr/use; one a command."""
 
+import contextlib
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +13,9 @@ import numpy as np
 
 from crfr import environment
 from crfr.data.benchmarks import load_benchmarks
+from crfr.data.recordio import require_file
 from crfr.errors import InputError, unknown
-from crfr.evaluate.encoders import load_encoder
+from crfr.evaluate.encoders import Encoder, load_encoder
 from crfr.networks import build_for_evaluation
 from crfr.train import sharding
 from crfr.use.calibrate import calibrate as measure_thresholds
@@ -28,7 +32,7 @@ from crfr.use.text import (
     hits_json,
     path_text,
 )
-from crfr.use.thresholds import BEST, table_path
+from crfr.use.thresholds import BEST, read_calibration, table_path
 from crfr.views.degrade import VARIANTS, check_resolutions
 
 
@@ -37,18 +41,21 @@ def load(path: str | os.PathLike, *, calibration: str | os.PathLike | None = Non
 
     Args:
       path: WORKDIR[@STEP|@best] of a training run, FILE.onnx[:KEY=VALUE,...]
-        (docs/evaluation.md), a file of `crfr export`, or a Python function module:function.
+        (docs/evaluation.md), an ONNX or StableHLO file of `crfr export`, or a Python function
+        module:function.
       calibration: the file of `crfr calibrate`; by default the one beside the model, which need
         not be there.
 
     Raises:
-      InputError: a path that names no model.
+      InputError: a path that names no model, a calibration that is not there.
 
     >>> import crfr
     >>> model = crfr.load("runs/tiny")
     >>> model.encoder.method, model.encoder.step
     ('baseline', 1)
     """
+    if calibration is not None:
+        require_file(calibration)
     encoder = load_encoder(os.fspath(path), build_for_evaluation)
     table = table_path(encoder.model, encoder.step) if calibration is None else Path(calibration)
     return make_model(encoder, sharding.make_mesh(), table)
@@ -77,6 +84,8 @@ def calibrate(
     out = out or table_path(encoder.model, encoder.step)
     if out is None:
         raise InputError(f"{model}: has no place beside it for thresholds; give --out=FILE.json")
+    if others := _owner_of_others(out, encoder):
+        print(f"{out}: replaces the thresholds of {others}")
     try:
         content = measure_thresholds(
             encoder,
@@ -102,6 +111,15 @@ def calibrate(
     print(out)
 
 
+def _owner_of_others(out: Path, encoder: Encoder) -> str | None:
+    """Whose thresholds, of another model, step or setting, lie where new ones go; None if none."""
+    try:
+        found = read_calibration(out)
+    except InputError:  # nothing that could be of use
+        return None
+    return None if found.about["model_fingerprint"] == encoder.fingerprint else found.owner
+
+
 def verify(
     model: str,
     a: str,
@@ -125,31 +143,55 @@ def verify(
 
 
 def embed(model: str, images: Path, out: Path, *, detector: str | None) -> None:
-    """Write an index of the faces in a folder's images; what cannot be read is listed."""
+    """Write an index of the faces in a folder's images; what cannot be read is listed.
+
+    A killed call leaves `OUT.partial`, from which the same call again goes on.
+    """
     check_ending(out)
+    _check_writable(out)
     found = load_detector(detector) if detector else None
     loaded = load(model)
-    faces, unreadable, others = embed_folder(loaded, images, found)
-    about = {
-        "model": loaded.encoder.model,
-        "step": loaded.encoder.step,
-        "model_fingerprint": loaded.encoder.fingerprint,
-        "detector_fingerprint": found.fingerprint if found else None,
-        "folder": path_text(images),
-        "unreadable": [{"path": path_text(p), "error": e} for p, e in unreadable.items()],
-        "others": [path_text(path) for path in others],
-        "time": environment.now(),
-        **environment.made_with(),
-    }
-    write_index(out, faces, about)
+    work = out.with_name(f"{out.name}.partial")
+    work.mkdir(exist_ok=True)
+    with environment.locked(work, f"{work}: another crfr embed is writing there; wait for it"):
+        try:
+            faces, unreadable, others = embed_folder(loaded, images, found, work)
+            about = {
+                "model": loaded.encoder.model,
+                "step": loaded.encoder.step,
+                "model_fingerprint": loaded.encoder.fingerprint,
+                "detector_fingerprint": found.fingerprint if found else None,
+                "folder": path_text(images),
+                "unreadable": [{"path": path_text(p), "error": e} for p, e in unreadable.items()],
+                "others": [path_text(path) for path in others],
+                "time": environment.now(),
+                **environment.made_with(),
+            }
+            write_index(out, faces, about)
+            shutil.rmtree(work)
+        finally:
+            with contextlib.suppress(OSError):  # gone, or parts are kept in it
+                work.rmdir()
     for path, error in unreadable.items():
-        print(f"left out: {path}: {error}", file=sys.stderr)
+        print(f"left out: {path_text(path)}: {error}", file=sys.stderr)
     if others:
         print(f"left out: {len(others)} files that are not called like images", file=sys.stderr)
     several = int((faces.found > 1).sum())
     if several:
         print(f"{several} photos with several faces, of which the largest is taken")
     print(f"{out}: {len(faces):,} faces, {len(unreadable)} unreadable")
+
+
+def _check_writable(out: Path) -> None:
+    """InputError, before the work and not behind it, where `out` cannot be written."""
+    if out.is_dir():
+        raise InputError(f"--out={out}: is a folder; name the file in it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"--out={out}: {error.strerror}; choose a writable place") from error
 
 
 def search(
@@ -166,6 +208,8 @@ def search(
 ) -> None:
     """Print the faces of an index that are nearest to that of an image."""
     held = read_index(index)
+    found = load_detector(detector) if detector else None
+    held.check_detector(found.fingerprint if found else None, index)
     loaded = load(model, calibration=calibration)
     held.check_model(loaded.encoder, index)
     table = None
@@ -173,8 +217,8 @@ def search(
         table = loaded.calibration
         table.objective(far)
     face = loaded.embed(query, align=detector)
-    found = search_index(face, held, table, top, far=far, faiss=faiss)
+    hits = search_index(face, held, table, top, far=far, faiss=faiss)
     if as_json:
-        print(json.dumps(hits_json(found, face)))
+        print(json.dumps(hits_json(hits, face)))
     else:
-        print("\n".join([face_line(face), *hit_lines(found)]))
+        print("\n".join([face_line(face), *hit_lines(hits)]))

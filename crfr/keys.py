@@ -97,7 +97,8 @@ def _whole(low: int) -> tuple[Callable[[Any], bool], str]:
 
 
 def _between(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
-    text = f"{low} or more" if high == math.inf else f"{low} to below {high:g}"
+    end = f"{high:,}" if isinstance(high, int) else f"{high:g}"
+    text = f"{low} or more" if high == math.inf else f"{low} to below {end}"
     return lambda v: v is None or low <= v < high, text
 
 

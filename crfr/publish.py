@@ -14,15 +14,16 @@ from crfr.evaluate.encoders import Encoder, load_encoder
 from crfr.networks import build_for_evaluation
 from crfr.recipe import recipe
 from crfr.report.models import read_report
+from crfr.urls import public
 from crfr.use import export as exporting
 from crfr.use.card import Subject, make_card
 from crfr.use.statements import FILL
+from crfr.use.thresholds import read_calibration, table_path
 from crfr.workdir import flat, read_config, read_starts
 
 FACES = "faces:identities=4,images=4"  # for the check, where no benchmark is given
 CHECKED = 64  # images of a benchmark that may be taken for it
 REPEATS = 20  # timed calls
-CALIBRATION = "calibration.json"
 
 
 def export(model: str, format: str, out: Path, *, pixels: str, benchmark: str) -> None:
@@ -99,7 +100,7 @@ def card(model: str, sweeps: list[Path], out: Path) -> None:
         },
         starts=read_starts(workdir),
         parameters=sum(leaf.size for leaf in jax.tree.leaves(encoder.variables["params"])),
-        calibrated=(workdir / CALIBRATION).is_file(),
+        calibrated=_calibration(encoder) is not None,
     )
     text = make_card(subject, first, report.benchmarks)
     try:
@@ -119,27 +120,34 @@ def _metadata(encoder: Encoder) -> dict[str, Any]:
         "fingerprint": encoder.fingerprint,
         "step": encoder.step,
         "method": encoder.method,
-        "config": {key: value for key, value in config.items() if key != "run"},
+        "config": {key: value for key, value in config.items() if key != "run"}
+        | {
+            "data": without_folders(config["data"]),
+            "init": config["init"] | {"weights": without_folders(config["init"]["weights"])},
+        },
         "versions": environment.versions(),
         "commit": environment.commit(),
-        "calibration": _calibration(workdir, encoder.fingerprint),
+        "calibration": _calibration(encoder),
     }
 
 
-def _calibration(workdir: Path, fingerprint: str) -> Any:
-    """The thresholds beside a model, as they are; None where there are none."""
-    path = workdir / CALIBRATION
-    if not path.is_file():
+def without_folders(spec: str) -> str:
+    """A path or a SPEC of data without the folders in it, which are nobody's business.
+
+    >>> without_folders("/home/me/faces_emore/train.rec+faces:seed=1+https://host/a/b.rec?key=1")
+    'train.rec+faces:seed=1+b.rec'
+    """
+    return "+".join(part.rstrip("/").rpartition("/")[2] for part in public(spec).split("+"))
+
+
+def _calibration(encoder: Encoder) -> dict[str, Any] | None:
+    """The thresholds beside a model, without what they say of the machine; None where there are
+    none.  InputError where they are damaged, or another model's.
+    """
+    path = table_path(encoder.model, encoder.step)
+    if path is None or not path.is_file():
         return None
-    try:
-        table = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(
-            f"{path}: not JSON ({error}); make it again with crfr calibrate"
-        ) from error
-    if not isinstance(table, dict) or table.get("model_fingerprint") != fingerprint:
-        raise InputError(
-            f"{path}: has the thresholds of another model or step; make it again with crfr "
-            "calibrate, or move it away"
-        )
-    return table
+    read_calibration(path).check_model(encoder)
+    content = json.loads(path.read_text())
+    content["model"] = Path(encoder.model).resolve().name
+    return {key: value for key, value in content.items() if key != "command"}

@@ -10,7 +10,7 @@ import re
 from urllib.parse import unquote
 
 # What begins a SPEC (docs/data.md), and so ends the one before a + or a comma.
-SPEC_BEGINS = r"faces(?=[:+,]|$)|tfds:|[A-Za-z][\w+.-]*://|/|\.{1,2}/|~"
+SPEC_BEGINS = r"faces(?=[:+,]|$)|tfds:|[A-Za-z][\w.-]*://|/|\.{1,2}/|~"
 ENDS = rf"[+,](?:{SPEC_BEGINS})|:(?:images|crop)=|[:;,]?(?:[\s\"'<>]|$)"
 QUERY = re.compile(rf"(https?://[^\s\"'<>?]*)\?[^\s\"'<>]*?(?={ENDS})")
 PASSWORD = re.compile(r"://[^/\s\"'@:]*:[^/\s\"'@]*@")

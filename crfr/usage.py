@@ -7,7 +7,7 @@ from absl import flags
 
 from crfr.arguments import Flags, folder, fractions, need, parse, ranges, string
 
-MODEL = "WORKDIR[@STEP or @best], FILE.onnx[:KEY=VALUE,...] or module:function."
+MODEL = "WORKDIR[@STEP or @best], FILE.onnx[:KEY=VALUE,...], FILE.stablehlo or module:function."
 DETECTOR = "YuNet's ONNX file: the images are photos; without it they are aligned crops."
 CALIBRATION = "File of crfr calibrate, if it is not beside the model."
 CODES = """exit codes:

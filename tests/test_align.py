@@ -1,5 +1,7 @@
 """Alignment: the transform by hand and by least squares, sampling against plain resizing, YuNet."""
 
+import hashlib
+import json
 import sys
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crfr import main
 from crfr.data.alignment import TEMPLATE
 from crfr.errors import InputError
 from crfr.use import detect
@@ -134,6 +137,9 @@ def test_outside_the_photo_is_black():
         (np.zeros((5, 2)), "all five points lie at"),
         (np.full((5, 2), np.nan), "five finite points"),
         (TEMPLATE + 5000, "outside the photo"),
+        ((TEMPLATE - 30) / 70, "are they in px"),  # as shares of the photo
+        (TEMPLATE / 112 * 0.7 + 0.1, "are they in px"),
+        (TEMPLATE / 120 + 30, "are they in px"),
     ],
 )
 def test_landmarks_that_cannot_be_are_refused(points, message):
@@ -165,7 +171,23 @@ def fake(monkeypatch, tmp_path):
     def resize(photo, size, interpolation):
         return np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BOX))
 
-    monkeypatch.setitem(sys.modules, "cv2", types.SimpleNamespace(resize=resize, INTER_AREA=3))
+    class Sighted(FakeNet):
+        """Two faces in every photo that is not black."""
+
+        def detect(self, image):
+            self.faces = [(0, row(20, 30, 0.4)), (0, row(200, 100, 1.5))] if image.any() else []
+            return super().detect(image)
+
+    log = types.SimpleNamespace(getLogLevel=lambda: 3, setLogLevel=lambda _: 3, LOG_LEVEL_ERROR=2)
+    opencv = types.SimpleNamespace(
+        resize=resize,
+        INTER_AREA=3,
+        error=type("error", (Exception,), {}),
+        __version__="0",
+        utils=types.SimpleNamespace(logging=log),
+        FaceDetectorYN=types.SimpleNamespace(create=lambda *_: Sighted([])),
+    )
+    monkeypatch.setitem(sys.modules, "cv2", opencv)
 
     def make(*faces):
         import threading
@@ -215,6 +237,50 @@ def test_no_face_is_an_error(fake):
     assert detector.net.sizes == [640, 900]
 
 
+@pytest.mark.usefixtures("fake")
+def test_commands_take_photos(tiny, tmp_path, capsys):
+    """verify, embed and search with a detector; one photo has two faces, another none."""
+    (tmp_path / "photos").mkdir()
+    two, none = tmp_path / "photos/two.png", tmp_path / "photos/none.png"
+    Image.fromarray(smooth(400, 600)).save(two)
+    Image.fromarray(np.zeros((400, 600, 3), np.uint8)).save(none)
+    for name in ("yunet.onnx", "other.onnx"):
+        (tmp_path / name).write_text(name)
+    run, by = f"--model={tiny}/runs/tiny", f"--detector={tmp_path}/yunet.onnx"
+    note = "2 faces, of which the largest is taken"
+
+    main.run(["verify", run, by, str(two), str(two)])
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == [f"{two}   112 px   {note}"] * 2
+    assert said[2] == "distance   0.0000"
+    with pytest.raises(InputError, match=r"none\.png: no face found \(600 x 400 px\)"):
+        main.run(["verify", run, by, str(two), str(none)])
+
+    photos, crops = tmp_path / "photos.npz", tmp_path / "crops.npz"
+    main.run(["embed", str(tmp_path / "photos"), run, by, f"--out={photos}"])
+    said = capsys.readouterr()
+    assert f"left out: {none}: no face found" in said.err
+    assert said.out.splitlines()[0] == "1 photos with several faces, of which the largest is taken"
+    assert f"{photos}: 1 faces, 1 unreadable" in said.out
+    with np.load(photos) as arrays:
+        assert (arrays["found"].tolist(), arrays["notes"].tolist()) == ([2], [note])
+        fingerprint = json.loads(str(arrays["about"]))["detector_fingerprint"]
+    assert fingerprint == hashlib.sha256(b"yunet.onnx").hexdigest()[:16]
+    main.run(["search", str(two), str(photos), run, by, "--json"])
+    (hit,) = json.loads(capsys.readouterr().out)["hits"]
+    assert (hit["path"], hit["resolution"]) == (str(two), 112)
+    assert hit["distance"] == pytest.approx(0, abs=1e-6)
+
+    main.run(["embed", str(tmp_path / "photos"), run, f"--out={crops}"])
+    for index, more, message in (
+        (photos, [], rf"with a detector \(fingerprint {fingerprint}\).* give that one"),
+        (photos, [f"--detector={tmp_path}/other.onnx"], "another detector .*give that one"),
+        (crops, [by], "without a detector, .*give an aligned crop without --detector"),
+    ):
+        with pytest.raises(InputError, match=message):
+            main.run(["search", str(two), str(index), run, *more])
+
+
 def test_without_opencv_the_extra_is_named(monkeypatch, tmp_path):
     file = tmp_path / "yunet.onnx"
     file.write_bytes(b"x")
@@ -254,6 +320,38 @@ def test_yunet_finds_the_faces_of_photos(yunet, shared_data, capfd):
 def test_yunet_takes_photos_of_any_size(yunet, shape):
     with pytest.raises(InputError, match="no face found"):
         detect.find_face(yunet, np.full((*shape, 3), 90, np.uint8), "x")
+
+
+def test_a_network_that_opencv_cannot_run_is_named(fake):
+    import cv2
+
+    detector = fake()
+
+    def broken(image):
+        raise cv2.error("(-215) shapes\n differ")
+
+    detector.net.detect = broken
+    with pytest.raises(
+        InputError, match=r"faces by it in 60 x 40 px .*shapes differ\); take face_"
+    ):
+        detect.find_face(detector, smooth(40, 60), "x")
+
+
+def test_opencv_refuses_another_network(yunet, shared_data):
+    with pytest.raises(InputError, match=r"sface\S*\.onnx: OpenCV .*; take face_detection_yunet"):
+        detect.load_detector(shared_data / "models/sface_2021dec_int8bq.onnx")
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_detector_is_built_once_for_a_file_as_it_is(tmp_path):
+    file = tmp_path / "yunet.onnx"
+    file.write_text("one")
+    first = detect.load_detector(file)
+    assert detect.load_detector(str(file)) is first
+    file.write_text("another")
+    second = detect.load_detector(file)
+    assert second is not first
+    assert second.fingerprint == hashlib.sha256(b"another").hexdigest()[:16]
 
 
 def test_opencv_refuses_what_is_no_detector(yunet, tmp_path):

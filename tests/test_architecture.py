@@ -96,6 +96,12 @@ def test_public_names():
     import crfr
 
     assert set(crfr.__all__) <= set(dir(crfr))
+    # what type checkers are told is what is imported
+    (block,) = (n for n in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(n, ast.If))  # fmt: skip  # noqa: E501
+    told = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert told == crfr._PUBLIC
+    assert sorted(told) == crfr.__all__
+    assert (PACKAGE / "py.typed").is_file()
     for name in crfr.__all__:
         assert callable(getattr(crfr, name))
     with pytest.raises(AttributeError, match="no attribute 'degrad'"):

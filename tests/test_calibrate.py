@@ -6,16 +6,25 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import crfr
 from crfr import main
 from crfr.data.benchmarks import Benchmark
 from crfr.errors import InputError
-from crfr.evaluate.statistics import far_threshold, resampling, roc_figures
+from crfr.evaluate.statistics import far_threshold, roc_figures
 from crfr.evaluate.verification import fold_of, kfold
-from crfr.use.calibrate import judge, tabulate
+from crfr.use.calibrate import judge, tabulate, wilson
 from crfr.use.decide import decide
-from crfr.use.thresholds import BEST, FIGURES, Calibration, read_calibration, table_path
+from crfr.use.text import decision_lines
+from crfr.use.thresholds import (
+    BEST,
+    FIGURES,
+    Calibration,
+    parse_calibration,
+    read_calibration,
+    table_path,
+)
 
 rng = np.random.default_rng(0)
 SAME = np.tile([True, False], 300)
@@ -28,7 +37,7 @@ def normal(gap=1.5, pairs=600):
 
 
 def cell(distance, far=None, same=SAME):
-    return judge(distance, same, fold_of(len(same)), far, resampling(len(same)))
+    return judge(distance, same, fold_of(len(same)), far)
 
 
 def test_a_cell_of_one_order_is_what_a_sweep_says():
@@ -67,7 +76,7 @@ def test_rates_are_of_held_out_pairs_by_hand():
     assert found["far"] == pytest.approx(np.concatenate(wrong).mean())
 
 
-def test_both_orders_count_and_a_pair_is_resampled_whole():
+def test_both_orders_count_and_a_pair_once():
     first, second = normal(), normal()
     both = cell(np.stack([first, second], axis=1))
     swapped = cell(np.stack([second, first], axis=1))
@@ -83,19 +92,48 @@ def test_intervals_cover_the_truth():
     for _ in range(60):
         distance = normal(pairs=400)
         same = np.tile([True, False], 200)
-        found = judge(distance[:, None], same, fold_of(400), None, resampling(400, draws=200))
+        found = judge(distance[:, None], same, fold_of(400), None)
         # of normal distributions: the share of negatives below the threshold
         truth = 0.5 * (1 + np.vectorize(__import__("math").erf)((found["threshold"] - 0.8) / 0.1 / 2**0.5))  # fmt: skip  # noqa: E501
         held += found["far_low"] <= truth <= found["far_high"]
     assert held >= 48
 
 
+@pytest.mark.parametrize(("wrong", "pairs"), [(0, 300), (1, 300), (2, 300), (7, 20), (20, 20)])
+def test_intervals_are_wilson_s_by_scipy(wrong, pairs):
+    wanted = stats.binomtest(wrong, pairs).proportion_ci(method="wilson")
+    assert wilson(wrong / pairs, pairs) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+
+
+def test_more_errors_give_higher_intervals():
+    """Of half pairs too, which are one of two orders."""
+    ends = np.array([wilson(halves / 600, 300) for halves in range(601)])
+    assert (np.diff(ends, axis=0) > 0).all()
+    assert wilson(0.0, 300)[0] == 0.0
+    assert wilson(1.0, 300)[1] == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("rate", "least"), [(0.01, 0.94), (0.05, 0.94), (0.3, 0.94)])
+def test_intervals_hold_rare_rates_as_often_as_they_say(rate, least):
+    """Exactly, over every number of errors among 300 pairs."""
+    errors = np.arange(301)
+    ends = np.array([wilson(k / 300, 300) for k in errors])
+    holds = (ends[:, 0] <= rate) & (rate <= ends[:, 1])
+    assert stats.binom.pmf(errors, 300, rate)[holds].sum() >= least
+
+
 def test_no_error_seen_is_not_no_error():
     found = cell(np.where(SAME, 0.1, 0.9).astype(np.float32)[:, None])
     assert (found["accuracy"], found["far"], found["frr"]) == (1, 0, 0)
-    beyond = 1 - 0.025 ** (1 / 300)  # Clopper and Pearson
-    assert found["far_high"] == found["frr_high"] == pytest.approx(beyond)
-    assert found["accuracy_low"] == pytest.approx(1 - (1 - 0.025 ** (1 / 600)))
+    beyond = 1.96**2 / (300 + 1.96**2)
+    assert found["far_high"] == found["frr_high"] == pytest.approx(beyond, rel=1e-4)
+    assert found["far_low"] == 0
+    assert found["accuracy_low"] == pytest.approx(600 / (600 + 1.96**2), rel=1e-4)
+    one = np.where(SAME, 0.1, 0.9).astype(np.float32)
+    one[np.flatnonzero(~SAME)[5]] = 0.2
+    seen = cell(one[:, None])
+    assert seen["far"] == pytest.approx(1 / 300)
+    assert seen["far_high"] > found["far_high"]
 
 
 def benchmark(name="one", pairs=600):
@@ -127,6 +165,7 @@ def table_of(function, resolutions):
     """A calibration whose figures are a function of two resolutions."""
     grid = np.array([[function(a, b) for b in resolutions] for a in resolutions])
     about = {"declined": {"0.001": "too few"}, "model_fingerprint": "f", "model": "m", "step": None}
+    about |= {"benchmarks": {"a": {}, "b": {}}, "negatives": 4321, "degradation": "area"}
     tables = {name: dict.fromkeys(FIGURES, grid) for name in (BEST, "0.01")}
     return Calibration(
         __import__("pathlib").Path("c.json"), about, np.array(resolutions, float), tables,
@@ -153,6 +192,8 @@ def test_outside_of_the_table_nothing_is_decided():
     table = table_of(lambda a, b: 0.5, [7, 56])
     assert decide(table, 0.4, (7, 56)).same is True
     assert decide(table, 0.5, (7, 56)).same is False  # same iff d < t
+    said = decision_lines(decide(table, 0.4, (7, 56)))
+    assert said[-1] == "measured on a + b (4,321 negatives), area"
     for sizes, words in (
         ((6.9, 20), "6.9 px is outside the calibrated 7..56 px"),
         ((112, 5), "112 px and 5 px are outside"),
@@ -178,6 +219,9 @@ def test_where_a_table_lies():
     assert str(table_path("a/b.onnx:preset=opencv", None)) == "a/b.onnx.calibration.json"
     assert str(table_path("a/b.stablehlo", None)) == "a/b.stablehlo.calibration.json"
     assert table_path("module:function", None) is None
+    assert str(table_path("a.onnx/b.onnx:preset=opencv", None)) == "a.onnx/b.onnx.calibration.json"
+    assert str(table_path("a.onnx.d/b.stablehlo", None)) == "a.onnx.d/b.stablehlo.calibration.json"
+    assert table_path("a.onnxx", None) is None
 
 
 def test_the_file_of_a_calibration(tiny):
@@ -194,6 +238,9 @@ def test_the_file_of_a_calibration(tiny):
     assert not path.with_name("calibration.json.partial").exists()
     found = read_calibration(path)
     assert {*found.tables} == {BEST, "0.4"}
+    before = json.dumps(content)
+    parse_calibration(path, content)
+    assert json.dumps(content) == before  # the caller's stays whole
 
 
 def test_damaged_tables_and_those_of_another_model_are_refused(tiny, tmp_path):
@@ -208,6 +255,7 @@ def test_damaged_tables_and_those_of_another_model_are_refused(tiny, tmp_path):
         {"resolutions": [28, 7, 112]},
         {"impostors": {}},
         {"objectives": {}},
+        {"negatives": "many"},
         {"objectives": {BEST: content["objectives"][BEST] | {"far": [[None] * 3] * 3}}},
         {"objectives": {BEST: content["objectives"][BEST] | {"threshold": rows[:2]}}},
     ):
@@ -225,7 +273,9 @@ def test_damaged_tables_and_those_of_another_model_are_refused(tiny, tmp_path):
         absent.calibration  # noqa: B018
 
 
-def test_calibrate_goes_on_and_refuses_embeddings_of_something_else(tiny, tmp_path, monkeypatch):
+def test_calibrate_goes_on_and_refuses_embeddings_of_something_else(
+    tiny, tmp_path, monkeypatch, capsys
+):
     """A kill between the embeddings and the table leaves what the next call begins with."""
     from crfr.use import calibrate
 
@@ -252,8 +302,14 @@ def test_calibrate_goes_on_and_refuses_embeddings_of_something_else(tiny, tmp_pa
         ])  # fmt: skip
         main.run(words)
     assert not kept.exists()
+    assert "replaces" not in capsys.readouterr().out  # its own
     after = json.loads((tmp_path / "run/calibration.json").read_text())
     assert after["objectives"] == before["objectives"]
+    path = tmp_path / "run/calibration.json"
+    path.write_text(json.dumps(after | {"model_fingerprint": "other", "step": 7}))
+    main.run(words)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "run/calibration.json: replaces the thresholds of run@7, fingerprint other"
 
 
 @pytest.mark.parametrize(
@@ -319,6 +375,9 @@ def test_verify_says_how_sure_it_is(tiny, tmp_path, capsys, monkeypatch):
     assert record["resolution"] == [20, 20]
     assert record["faces"] == ["a.png", "a.png"]
     assert len(record["far"]) == 3
+    assert record["benchmarks"] == ["faces:identities=10,images=4"]
+    assert (record["negatives"], record["degradation"]) == (40, "quantize")
+    assert said[8:] == [f"measured on {record['benchmarks'][0]} (40 negatives), quantize"]
     assert call("a.png", "tiny.png", run) == 4
     assert "declined: 5 px is outside the calibrated 7..112 px" in capsys.readouterr().out
     assert call("--help") == 0

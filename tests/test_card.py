@@ -150,7 +150,7 @@ model-index:
     assert f"{left} places are left for the owner to fill in" in capsys.readouterr().out
 
 
-def test_what_else_may_be_on_record(run, tmp_path):
+def test_what_else_may_be_on_record(run, tiny, tmp_path):
     """Several benchmarks, thresholds beside the model, other weights, the recipe unchanged."""
     config = json.loads((run / "config.json").read_text())
     config["init"]["weights"] = "a.pth"
@@ -158,7 +158,9 @@ def test_what_else_may_be_on_record(run, tmp_path):
     config["model"]["input_mean"] = [1.5, 2, 3]
     environment.write_json(run / "config.json", config)
     environment.write_json(run / "run.json", [START | {"weights": "abc"}])
-    (run / "calibration.json").write_text("{}")
+    table = json.loads((tiny / "runs/tiny/calibration.json").read_text())
+    table |= {"model_fingerprint": "fedcbt-mruns/bt-m"}
+    (run / "calibration.json").write_text(json.dumps(table))
     sweep = sweep_of(tmp_path / "s", benchmarks=("lfw", "cfp: fp"), changes={"flip": True})
     rewritten = json.loads((sweep / "sweep.json").read_text()) | {"flip": True}
     (sweep / "sweep.json").write_text(json.dumps(rewritten))
@@ -175,6 +177,10 @@ def test_what_else_may_be_on_record(run, tmp_path):
         "### cfp: fp, 600 pairs",
     ]
     assert "embeddings of an image and its mirror image added" in " ".join(card.split())
+    for change in ({"model_fingerprint": "other"}, {"objectives": {}}):
+        (run / "calibration.json").write_text(json.dumps(table | change))
+        with pytest.raises(InputError, match=r"calibration\.json: .*again with crfr calibrate"):
+            card_of(run, tmp_path, sweep)
 
 
 def test_bad_input(run, tmp_path, monkeypatch):

@@ -57,7 +57,9 @@ def workdir(tmp_path_factory):
     config = recipe()
     config.method = "bt-m"
     config = shrink(config)
-    config.update({"model": {"width": 4, "embedding": 16}, "data": "faces:identities=2"})
+    config.update({"model": {"width": 4, "embedding": 16}})
+    config.data = "https://me:s3cret@host/home/me/faces/train.rec?sig=s3cret+faces:identities=2"
+    config.init.weights = "/home/me/weights/r50.pth"
     values = json.loads(config.to_json())
     network, tx = build_for_evaluation(values)
     state = jax.jit(partial(init_state, network, 2, tx))(jax.random.key(0))
@@ -183,7 +185,8 @@ def test_what_the_files_say(workdir, native, files):
         "fingerprint": native.fingerprint,
         "step": STEP,
         "method": "bt-m",
-        "config": {key: value for key, value in config.items() if key != "run"},
+        "config": {key: value for key, value in config.items() if key != "run"}
+        | {"data": "train.rec+faces:identities=2", "init": {"weights": "r50.pth"}},
         "versions": environment.versions(),
         "calibration": None,
         "output": {"shape": ["b", 16], "type": "float32", "norm": 1},
@@ -388,16 +391,25 @@ def test_damaged_stablehlo_files_are_refused(files, tmp_path):
 
 
 @pytest.mark.usefixtures("quick")
-def test_thresholds_go_along_as_they_are(native, workdir, tmp_path):
-    table = {"model_fingerprint": native.fingerprint, "thresholds": [[0.5, 0.25]]}
+def test_thresholds_go_along_without_paths(native, workdir, tiny, tmp_path):
+    table = json.loads((tiny / "runs/tiny/calibration.json").read_text())
+    table |= {"model_fingerprint": native.fingerprint, "model": str(workdir)}
     path = workdir / "calibration.json"
     try:
         path.write_text(json.dumps(table))
         main.run(command(workdir, "onnx", tmp_path / "m.onnx"))
-        assert read_onnx_metadata(tmp_path / "m.onnx")["calibration"] == table
+        about = read_onnx_metadata(tmp_path / "m.onnx")
+        command_line = table.pop("command")
+        assert about["calibration"] == table | {"model": "run"}
+        assert about["config"]["data"] == "train.rec+faces:identities=2"
+        assert about["config"]["init"]["weights"] == "r50.pth"
+        written = (tmp_path / "m.onnx").read_bytes()
+        for private in (str(workdir), "/home/me", "s3cret", command_line):
+            assert private.encode() not in written
         for content, message in (
-            (json.dumps(table | {"model_fingerprint": "other"}), "of another model or step"),
-            ("{", "not JSON"),
+            (json.dumps(table | {"model_fingerprint": "other"}), "of another model "),
+            ("{", "cannot be read as JSON"),
+            (json.dumps(table | {"objectives": {}}), "its tables do not fit together"),
         ):
             path.write_text(content)
             with pytest.raises(InputError, match=message):
@@ -423,21 +435,74 @@ def test_an_exported_file_verifies_by_the_thresholds_in_it(form, tiny, tmp_path)
     )
     with pytest.raises(InputError, match="thresholds of another model"):
         crfr.load(file).verify(*pair)
+    # and a table that is asked for is not passed over for those in the file
+    with pytest.raises(InputError, match=r"nothing\.json: no such file"):
+        crfr.load(file, calibration=tmp_path / "nothing.json")
 
 
 @pytest.mark.usefixtures("quick")
-def test_saved_model(workdir, tmp_path):
+def test_what_a_kill_has_left_is_removed_first(workdir, tmp_path, monkeypatch):
+    left = tmp_path / ".partial-saved"
+    left.mkdir()
+    (left / "saved_model.pb").write_text("half")
+    monkeypatch.setattr(export, "check_place", lambda *_: None)
+
+    def write(folded, about, path, *rest):
+        assert not path.exists()
+        raise InputError("that was all")
+
+    monkeypatch.setattr(export, "_write", write)
+    with pytest.raises(InputError, match="that was all"):
+        main.run(command(workdir, "saved_model", tmp_path / "saved"))
+
+
+def test_a_saved_model_is_no_model_of_crfr_s(tmp_path):
+    (tmp_path / "saved_model.pb").write_text("")
+    with pytest.raises(InputError, match="is a SavedModel, for TensorFlow alone; name the run"):
+        crfr.load(tmp_path)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_exported_file_is_timed_on_pixels_of_its_type(workdir, tmp_path, monkeypatch):
+    """TensorFlow refuses others; onnxruntime's and JAX's callers would turn them themselves."""
+    fed = []
+
+    def wrapped(*arguments):
+        made = write(*arguments)
+
+        def function(images):
+            fed.append(images.dtype)
+            return made.function(images)
+
+        return made._replace(function=function)
+
+    write = export._write
+    monkeypatch.setattr(export, "_write", wrapped)
+    main.run(command(workdir, "stablehlo", tmp_path / "m.stablehlo", "--input=float32"))
+    assert len(fed) == 2 * len(SHAPES) + 2
+    assert {*fed} == {np.dtype("float32")}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_saved_model(kind, workdir, tmp_path):
     tensorflow = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
     out = tmp_path / "saved"
-    main.run(command(workdir, "saved_model", out))
+    (tmp_path / ".partial-saved").mkdir()  # of one that was killed
+    (tmp_path / ".partial-saved/saved_model.pb").write_text("half")
+    main.run(command(workdir, "saved_model", out, f"--input={kind}"))
+    assert not (tmp_path / ".partial-saved").exists()
     loaded = tensorflow.saved_model.load(str(out)).signatures["serving_default"]
     images = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
     encoder = load_encoder(str(workdir), build_for_evaluation)
     expected = unit(
         jnp.asarray(encoder.network.apply(encoder.variables, jnp.asarray(resized(images))))
     )
-    assert relative(loaded(images=images)["embedding"].numpy(), np.asarray(expected)) < 1e-4
+    fed = images.astype(kind)
+    assert relative(loaded(images=fed)["embedding"].numpy(), np.asarray(expected)) < 1e-4
     about = json.loads((out / "assets.extra/metadata.json").read_text())
     assert about["fingerprint"] == encoder.fingerprint
     with pytest.raises(InputError, match="exists, and a SavedModel is a folder"):
         main.run(command(workdir, "saved_model", out))
+    with pytest.raises(InputError, match="is a SavedModel, for TensorFlow alone; name the run"):
+        crfr.load(out)

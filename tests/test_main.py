@@ -67,12 +67,16 @@ def test_config_files_are_short_and_tell_their_command():
 
 
 def documented_commands():
+    """Of fenced and indented blocks; with VAR=1 before it, and as `python -m crfr.main`, too."""
     found = []
-    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        for block in re.findall(r"```(?:bash|sh)\n(.*?)```", document.read_text(), re.S):
-            for line in block.replace("\\\n", " ").splitlines():
-                if line.startswith("crfr "):
-                    found.append(pytest.param(line, id=f"{document.name}: {line[:60]}"))
+    pattern = r"^(?:    (?:\$ )?)?(?:\w+=\S+ )*(?:crfr|python3? -m crfr\.main) (.*)$"
+    pages = [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("*/README.md")]
+    for page in sorted(pages):
+        text = page.read_text().replace("\\\n", " ")
+        for line in re.findall(pattern, text, re.M):
+            if line.partition(" ")[0] in main.COMMANDS and "..." not in line:
+                name = page.relative_to(ROOT)
+                found.append(pytest.param(f"crfr {line}", id=f"{name}: {line[:60]}"))
     notebook = json.loads((ROOT / "launch/colab.ipynb").read_text())
     lines = [line.strip() for cell in notebook["cells"] for line in cell["source"]]
     found += [pytest.param(line[1:], id=line) for line in lines if line.startswith("!crfr ")]
@@ -85,6 +89,7 @@ def test_documented_commands_parse(line, monkeypatch):
     import crfr.apply
     import crfr.bench.embed
     import crfr.bench.input
+    import crfr.bench.kills
     import crfr.bench.memory
     import crfr.bench.step
     import crfr.bench.sweep
@@ -109,6 +114,7 @@ def test_documented_commands_parse(line, monkeypatch):
         (crfr.bench.embed, "bench_embed"),
         (crfr.bench.input, "bench_input"),
         (crfr.bench.sweep, "bench_sweep"),
+        (crfr.bench.kills, "bench_kills"),
         (crfr.prepare, "convert"),
         (crfr.prepare, "doctor"),
         (crfr.prepare, "holdout"),

@@ -1,6 +1,5 @@
 """The report from made-up sweep directories: the page must say what the rows say."""
 
-import doctest
 import json
 import re
 import subprocess
@@ -14,12 +13,10 @@ from sweeps import CALL, RESOLUTIONS, SHAPES, write_analysis, write_lines, write
 from crfr.report import (
     beside,
     breaks,
-    comparison,
     drawing,
     models,
     paper,
     provenance,
-    resolutions,
     tables,
 )
 from crfr.report.findings import findings
@@ -482,10 +479,3 @@ def test_the_report_imports_no_jax():
     modules = "crfr.report.page, crfr.report.tables, sys"
     check = "assert not {'jax', 'jaxlib', 'flax', 'matplotlib.pyplot'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", f"import {modules}; {check}"], check=True)
-
-
-@pytest.mark.parametrize("module", [comparison, drawing, models, paper, provenance, resolutions])
-def test_examples_in_docstrings(module):
-    outcome = doctest.testmod(module)
-    assert outcome.attempted
-    assert not outcome.failed

@@ -12,7 +12,7 @@ from PIL import Image
 import crfr
 from crfr import main
 from crfr.errors import InputError
-from crfr.use import search
+from crfr.use import kept, search
 from crfr.use.faces import Faces
 from crfr.use.index import Index, read_index, write_index
 from crfr.use.search import by_distance, by_resolution, nearest, nearest_by_faiss, search_index
@@ -172,6 +172,7 @@ def folder(tmp_path):
     Path(os.fsdecode(place + b"/empty.gif")).write_bytes(b"")
     Path(os.fsdecode(place + b"/notes.txt")).write_text("no image")
     os.symlink("nowhere.png", place + b"/link.png")
+    os.mkfifo(place + b"/pipe.jpg")
     return Path(os.fsdecode(place))
 
 
@@ -191,8 +192,13 @@ def test_a_folder_becomes_an_index(folder, tiny, ending, model, capsys):
     out = folder.parent / f"index.{ending}"
     main.run(["embed", str(folder), f"--model={tiny}/runs/tiny", f"--out={out}"])
     said = capsys.readouterr()
-    assert f"{out}: 5 faces, 3 unreadable" in said.out
-    for name, why in (("cut.jpg", "do not decode"), ("empty.gif", "0 bytes"), ("link.png", "No such")):  # fmt: skip  # noqa: E501
+    assert f"{out}: 5 faces, 4 unreadable" in said.out
+    for name, why in (
+        ("cut.jpg", "do not decode"),
+        ("empty.gif", "0 bytes"),
+        ("link.png", "No such"),
+        ("pipe.jpg", "is a pipe, a socket or a device"),
+    ):
         assert any(f"{name}: " in line and why in line for line in said.err.splitlines())
     assert "left out: 1 files that are not called like images" in said.err
     index = read_index(out)
@@ -203,7 +209,7 @@ def test_a_folder_becomes_an_index(folder, tiny, ending, model, capsys):
     np.testing.assert_allclose(index.embedding, model.embed(paths).embedding, atol=1e-6)
     assert index.about["model_fingerprint"] == model.encoder.fingerprint
     assert index.about["detector_fingerprint"] is None
-    assert len(index.about["unreadable"]) == 3
+    assert len(index.about["unreadable"]) == 4
     assert [Path(p).name for p in index.about["others"]] == ["notes.txt"]
     assert {"versions", "commit", "command", "schema", "time"} <= {*index.about}
     query = f"{os.fsdecode(inside)}/{os.fsdecode(WANTED[1])}"
@@ -218,6 +224,11 @@ def test_a_folder_becomes_an_index(folder, tiny, ending, model, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[1:3] == ["listed by score", "rank    score  distance  threshold  decision      px  path"]  # fmt: skip  # noqa: E501
     assert said[3].split()[0] == "1"
+    query = f"{os.fsdecode(inside)}/{os.fsdecode(WANTED[2])}"  # with a line break in its name
+    main.run(["search", query, str(out), f"--model={tiny}/runs/tiny", "--top=1"])
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 4
+    assert all("日本\\x0a語.png" in line for line in (said[0], said[3]))
 
 
 def test_parquet_is_for_other_programs(tmp_path):
@@ -260,6 +271,18 @@ def test_bad_indexes_and_those_of_another_model_are_refused(tmp_path, tiny, caps
         path.write_bytes(damage)
         with pytest.raises(InputError, match=r"i\.npz: .*make it again with crfr embed"):
             read_index(path)
+    locked = bytearray(whole)
+    for header, at in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+        locked[locked.index(header) + at] |= 1  # says that it is encrypted
+    packed = bytearray(whole)
+    for header, at in ((b"PK\1\2", 10), (b"PK\3\4", 8)):
+        packed[packed.index(header) + at] = 97  # in a way that nobody knows
+    for damage in (locked, packed):
+        path.write_bytes(damage)
+        with pytest.raises(
+            InputError, match=r"i\.npz: is no index .*make it again with crfr embed"
+        ):
+            read_index(path)
     np.savez(path, embedding=np.zeros(3))
     with pytest.raises(InputError, match="is no index"):
         read_index(path)
@@ -268,6 +291,22 @@ def test_bad_indexes_and_those_of_another_model_are_refused(tmp_path, tiny, caps
             read_index(tmp_path / name)
     with pytest.raises(InputError, match=r"called FILE\.npz or FILE\.parquet"):
         main.run(["embed", str(tmp_path), "--model=x", "--out=y.csv"])
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(folder, tiny, monkeypatch):
+    from crfr import apply
+
+    run = ["embed", str(folder), f"--model={tiny}/runs/tiny"]
+    (folder / "file").write_text("")
+    (folder / "x.npz").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(apply, "load", lambda *_: pytest.fail("loads a model"))
+        for place, message in (("file/x.npz", "choose a writable place"), ("x.npz", "is a folder")):
+            with pytest.raises(InputError, match=message):
+                main.run([*run, f"--out={folder}/{place}"])
+    new = folder.parent / "new/deep/x.npz"
+    main.run([*run, f"--out={new}"])
+    assert [path.name for path in new.parent.iterdir()] == ["x.npz"]
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
@@ -308,6 +347,83 @@ def test_many_images_stream_through_in_order(tmp_path, tiny, model, monkeypatch)
     faces, unreadable, _ = folders.embed_folder(model, tmp_path)
     assert faces.resolution.tolist() == list(range(10, 21))
     assert [Path(name).name for name in unreadable] == ["05b.png", "99.png"]
+
+
+def test_faces_are_taken_by_any_whole_number():
+    faces = Faces(unit(3, 4), np.float32([7, 8, 9]), np.int32([1, 2, 3]), tuple("abc"), ((),) * 3)
+    for number in (1, np.int64(1), np.uint8(1), -2, np.int32(-2)):
+        assert faces[number].names == ("b",)
+        assert faces[number].embedding.shape == (1, 4)
+    assert faces[np.int64(-1)].names == ("c",)
+    assert faces[1:].names == ("b", "c")
+    for number in (3, -4, np.int64(3)):
+        with pytest.raises(IndexError, match=f"face {number} of 3"):
+            faces[number]
+    with pytest.raises(TypeError):
+        faces[1.0]
+
+
+def test_a_killed_embed_goes_on(tmp_path, tiny, model, monkeypatch, capsys):
+    """A part a batch here; one image has changed since, one is new, one part is damaged."""
+    from crfr.use import folder as folders
+
+    photos, out = tmp_path / "photos", tmp_path / "x.npz"
+    photos.mkdir()
+    for number in range(10):
+        image(photos / f"{number}.png", 10 + number)
+    run = ["embed", str(photos), f"--model={tiny}/runs/tiny", f"--out={out}"]
+    main.run([*run[:-1], f"--out={tmp_path}/wanted.npz"])
+
+    monkeypatch.setattr(folders, "BATCH", 2)
+    monkeypatch.setattr(folders, "SECONDS", -1)
+    with monkeypatch.context() as patch:
+
+        def killed(*arguments):
+            if len([*(tmp_path / "x.npz.partial").iterdir()]) == 3:
+                raise KeyboardInterrupt
+            return embed_faces(*arguments)
+
+        embed_faces = folders.Model.embed_faces
+        patch.setattr(folders.Model, "embed_faces", killed)
+        with pytest.raises(KeyboardInterrupt):
+            main.run(run)
+    parts = sorted((tmp_path / "x.npz.partial").iterdir())
+    assert [read_index(part).paths[0][-5:] for part in parts] == [b"0.png", b"2.png", b"4.png"]
+    parts[1].write_bytes(b"PK")
+    image(photos / "4.png", 50)
+    image(photos / "00.png", 51)
+    read = []
+    with monkeypatch.context() as patch:
+        prepare = folders.prepare
+        patch.setattr(folders, "prepare", lambda n, *a, **k: (read.append(n), prepare(n, *a, **k))[1])  # fmt: skip  # noqa: E501
+        main.run(run)
+    names = ("00", "2", "3", "4", "6", "7", "8", "9")  # 0, 1 and 5 were kept
+    assert sorted(Path(name).stem for name in read) == [*names]
+    assert not (tmp_path / "x.npz.partial").exists()
+    found, wanted = read_index(out), read_index(tmp_path / "wanted.npz")
+    order = [os.fsencode(photos / f"{name}.png") for name in ("0", "00", *range(1, 10))]
+    assert found.paths == order
+    assert found.resolution.tolist() == [10, 51, 11, 12, 13, 50, 15, 16, 17, 18, 19]
+    for name in ("0", "2", "5", "9"):
+        path = os.fsencode(photos / f"{name}.png")
+        np.testing.assert_allclose(
+            found.embedding[found.paths.index(path)],
+            wanted.embedding[wanted.paths.index(path)],
+            atol=1e-6,
+        )
+
+
+@pytest.mark.parametrize("change", ["model_fingerprint", "detector_fingerprint", "folder"])
+def test_faces_made_otherwise_are_not_kept(change, tmp_path):
+    file = tmp_path / "a.png"
+    image(file)
+    faces = Faces(unit(1, 3), np.float32([7]), np.int32([2]), (str(file),), (("x", "y"),))
+    made = dict.fromkeys(("model", "step", "model_fingerprint", "detector_fingerprint", "folder"))
+    kept.write_part(tmp_path, faces, [kept.stamp(str(file))], made)
+    (same,) = kept.read_parts(tmp_path, made)
+    assert (same.names, same.notes, same.found.tolist()) == (faces.names, faces.notes, [2])
+    np.testing.assert_array_equal(same.embedding, faces.embedding)
+    assert kept.read_parts(tmp_path, made | {change: "other"}) == []
 
 
 def test_scores_need_a_range(model):

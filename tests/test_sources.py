@@ -126,6 +126,8 @@ def test_a_path_with_a_plus_in_it_is_a_path(tmp_path):
         ("tfds:lfw:train+test+x/u", 1),
         ("tfds:lfw:train+test+x+y/z+w", 2),
         ("tfds:lfw:train+test+tfds:lfw:train+faces", 3),
+        ("tfds:lfw:train+test+https://h/a+c.rec+faces", 3),
+        ("none+https://h/b.rec", 2),
         ("tfds:lfw+a", 2),
         ("facesX+y+a", 2),
         ("~/none+none+~/none", 2),

@@ -4,8 +4,13 @@ Beyond the images of data sets (images.py): turned by EXIF, CMYK, 16 bits a chan
 animated.  Nothing is guessed in silence: every conversion is a note.
 """
 
+import contextlib
 import io
 import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +18,21 @@ import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from crfr.data.images import PIXEL_LIMIT, UNDECODABLE, decode
+from crfr.data.images import UNDECODABLE
 from crfr.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
 ENDINGS = (b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".gif")
-BYTES_LIMIT = 2**28  # of a file: the largest photo in BMP takes 201 MB
+BYTES_LIMIT = 2**28  # of a file
+PIXEL_LIMIT = 2**27  # decoded, a JPEG takes 6 bytes a pixel on the way, others up to 34
+LARGE = 2**25  # pixels; of larger photos one is in memory at a time
+PNG = b"\x89PNG\r\n\x1a\n"
+KNOWN = "a JPEG, PNG, BMP, WebP or GIF image"
+AGAIN = "it is damaged or something else: convert it, or copy it again"
 ORIENTATION = 0x0112  # EXIF 2.32, section 4.6.4 A
+
+
+_turn, _opening = threading.Lock(), threading.Lock()
 
 
 class Photo(NamedTuple):
@@ -27,8 +40,8 @@ class Photo(NamedTuple):
     notes: tuple[str, ...]  # what was done to it beyond decoding
 
 
-def read_photo(path: str | os.PathLike) -> Photo:
-    """A file as `decode_photo`; InputError for one that cannot be read, or is over 256 MB."""
+def read_photo(path: str | os.PathLike) -> bytes:
+    """A file, encoded; InputError for one that cannot be read, or is over 256 MB."""
     where = os.fsdecode(path)
     try:
         with open(path, "rb") as file:
@@ -38,7 +51,18 @@ def read_photo(path: str | os.PathLike) -> Photo:
         raise InputError(f"{where}: {reason}; name an image file that can be read") from error
     if len(data) > BYTES_LIMIT:
         raise InputError(f"{where}: more than {BYTES_LIMIT >> 20} MB; give a smaller image")
-    return decode_photo(data, where)
+    return data
+
+
+def turn(data: bytes) -> AbstractContextManager:
+    """To be held while a photo is decoded and its pixels are used: of those of more than 2^25
+    pixels one at a time passes, so that threads do not fill the memory.
+    """
+    try:
+        width, height = _open(data).size
+    except UNDECODABLE:
+        return contextlib.nullcontext()
+    return _turn if width * height > LARGE else contextlib.nullcontext()
 
 
 def decode_photo(data: bytes, where: str) -> Photo:
@@ -47,25 +71,37 @@ def decode_photo(data: bytes, where: str) -> Photo:
     Turned as its EXIF says; greyscale is repeated over RGB; of 16 bits a channel the upper 8 are
     kept; transparent parts are on black; of an animation the first frame; CMYK is converted without
     its profile.  InputError for what is none of these formats, is damaged or cut short, or has more
-    than 2^26 pixels, which is known before it is decoded.
+    than 2^27 pixels, which is known before it is decoded.
     """
-    try:
+    with _named(where, f"{len(data):,} bytes that do not decode as {KNOWN}", AGAIN):
         if data[:2] == b"\xff\xd8":
             height, width, colours = simplejpeg.decode_jpeg_header(data)[:3]
             _check_size(where, int(width), int(height))
             if colours not in ("CMYK", "YCCK"):
-                return _upright(decode(data, where), data)
-        return _by_pillow(data, where)
+                pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
+                return _upright(pixels, lambda: _open(data), [])
+        # Pillow gives RGB and grey with alpha of 16 bits as 8; the header says it
+        deep = data[:8] == PNG and data[24:25] == b"\x10"
+        return _convert(_open(data), where, deep)
+
+
+def convert_picture(picture: Image.Image, where: str) -> Photo:
+    """An image of Pillow as `decode_photo` of its file would be; InputError likewise."""
+    with _named(where, "an image of Pillow that does not decode", "open it again"):
+        return _convert(picture, where, False)
+
+
+@contextlib.contextmanager
+def _named(where: str, what: str, remedy: str) -> Iterator[None]:
+    """What decoders raise as InputError."""
+    try:
+        yield
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{where}: {error}; scale it down first") from error
     except UNDECODABLE as error:
-        raise InputError(
-            f"{where}: {len(data):,} bytes that do not decode as a JPEG, PNG, BMP, WebP or GIF "
-            f"image ({' '.join(str(error).split())}); it is damaged or something else: convert it, "
-            "or copy it again"
-        ) from error
+        raise InputError(f"{where}: {what} ({' '.join(str(error).split())}); {remedy}") from error
 
 
 def _check_size(where: str, width: int, height: int) -> None:
@@ -78,21 +114,23 @@ def _check_size(where: str, width: int, height: int) -> None:
 
 def _open(data: bytes) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        with _opening, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_size tells
+            return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:  # whose message is the stream's address
         raise ValueError("none of these formats") from error
 
 
-def _by_pillow(data: bytes, where: str) -> Photo:
-    picture = _open(data)
+def _convert(picture: Image.Image, where: str, deep: bool) -> Photo:
     _check_size(where, *picture.size)
-    notes = []
+    given, notes = picture, []
     if getattr(picture, "is_animated", False):
         notes.append("the first frame of an animation")
-    if picture.mode.startswith("I"):  # greyscale PNG of 16 bits; of RGB Pillow keeps the upper 8
+    if deep or picture.mode.startswith("I"):
         notes.append("16 bits a channel, of which the upper 8 are kept")
+    if picture.mode.startswith("I"):  # greyscale PNG
         grey = np.clip(np.asarray(picture, np.int32) >> 8, 0, 255).astype(np.uint8)
-        return _upright(np.repeat(grey[..., None], 3, axis=2), data, notes)
+        return _upright(np.repeat(grey[..., None], 3, axis=2), lambda: given, notes)
     if picture.mode == "CMYK":
         notes.append("CMYK, converted without its profile")
     elif picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
@@ -103,16 +141,18 @@ def _by_pillow(data: bytes, where: str) -> Photo:
             notes.append("transparent parts on black")
         black = Image.new("RGBA", seen.size, (0, 0, 0, 255))
         picture = Image.alpha_composite(black, seen)
-    return _upright(np.array(picture.convert("RGB")), data, notes)
+    return _upright(np.array(picture.convert("RGB")), lambda: given, notes)
 
 
 def _upright(
-    pixels: UInt8[np.ndarray, "h w 3"], data: bytes, notes: list[str] | None = None
+    pixels: UInt8[np.ndarray, "h w 3"], picture: Callable[[], Image.Image], notes: list[str]
 ) -> Photo:
-    """Turned and mirrored by the EXIF orientation 1..8."""
-    notes = notes or []
+    """Turned and mirrored by the EXIF orientation 1..8.
+
+    `picture`: what Pillow decoded, if anything: a PNG without EXIF is decoded to its end for it.
+    """
     try:
-        orientation = _open(data).getexif().get(ORIENTATION, 1)
+        orientation = picture().getexif().get(ORIENTATION, 1)
     except UNDECODABLE:
         return Photo(pixels, (*notes, "EXIF unreadable, not turned"))
     if orientation not in range(2, 9):  # absent, upright, or no orientation at all

@@ -26,7 +26,7 @@ def split_spec(spec: str) -> list[str]:
 
 def _end(spec: str, start: int, ends: list[int]) -> int:
     """Where the spec that begins at `start` ends, one of `ends`: at a + or with the text."""
-    kind = re.match(r"faces(?=[:+]|$)|tfds:|\w[\w+.-]*://", spec[start:])
+    kind = re.match(r"faces(?=[:+]|$)|tfds:|[A-Za-z][\w.-]*://", spec[start:])
     if kind and kind[0] == "faces":
         return ends[0]
     if not kind:

@@ -135,6 +135,11 @@ def load_state(
 
 
 def _load_checkpoint(workdir: Path, asked: int | str | None, build: Callable) -> Encoder:
+    if (workdir / "saved_model.pb").is_file():
+        raise InputError(
+            f"{workdir}: is a SavedModel, for TensorFlow alone; name the run that it was exported "
+            "from, or export that as ONNX or StableHLO"
+        )
     step, network, state, config = load_state(workdir, asked, build)
     variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
     return Encoder(

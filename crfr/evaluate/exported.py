@@ -22,6 +22,7 @@ from crfr.data.recordio import require_file
 from crfr.errors import InputError
 from crfr.evaluate.foreign import Foreign, as_embeddings, one_line
 from crfr.evaluate.onnx_graph import graph_digest, properties
+from crfr.evaluate.onnx_spec import parse_onnx
 
 SUFFIX = ".stablehlo"
 PROGRAM, METADATA = "model.stablehlo", "metadata.json"
@@ -48,7 +49,7 @@ def unpack(path: Path) -> tuple[bytes, dict[str, Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             program, text = archive.read(PROGRAM), archive.read(METADATA)
-    except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(
             f"{path}: is no file of crfr export --format=stablehlo, or a damaged one "
             f"({one_line(error)}); export it again"
@@ -78,7 +79,10 @@ def held_calibration(model: str) -> tuple[Path, dict[str, Any]] | None:
     """(the file, the thresholds that `crfr export` put into it) of a MODEL; None of any that has
     none.
     """
-    path = Path(model.partition(".onnx:")[0] + ".onnx" if ".onnx:" in model else model)
+    settings = parse_onnx(model)
+    path = Path(settings.path if settings else model)
+    if path.is_dir():  # a work directory may be called anything
+        return None
     if path.suffix == SUFFIX:
         metadata = unpack(path)[1]
     elif path.suffix == ".onnx":

@@ -69,6 +69,12 @@ def align(
     """(the aligned face in 0..255, its resolution in px) by landmarks as of `similarity`."""
     matrix = similarity(points, where)
     scale = scale_of(matrix)
+    shares = ((np.asarray(points) >= 0) & (np.asarray(points) <= 1)).all()
+    if shares or SIDE / scale < 1:
+        raise InputError(
+            f"{where}: landmarks {np.asarray(points).tolist()} are those of a face under a pixel; "
+            "are they in px? shares of the photo's size are to be multiplied by it"
+        )
     edges = np.array([-0.5 - MARGIN, SIDE - 0.5 + MARGIN])
     corners = _back(matrix, np.stack(np.meshgrid(edges, edges), axis=-1).reshape(-1, 2))
     low = np.floor(np.maximum(corners.min(0) - 2, 0)).astype(int)  # the kernel reaches 2 px far

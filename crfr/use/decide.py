@@ -12,7 +12,8 @@ class Decision:
     two are one person iff distance < threshold.  same: None where nothing is decided, and `reason`
     says why.  accuracy, far, frr: what to expect at this threshold and these resolutions: shares
     of right decisions, of two people called one, of one person called two.  objective: "accuracy",
-    or the false accept rate that the threshold was chosen for.
+    or the false accept rate that the threshold was chosen for.  benchmarks, negatives, degradation:
+    what the rates were measured on, its pairs of two people, and how it was reduced.
     """
 
     distance: float
@@ -20,6 +21,9 @@ class Decision:
     same: bool | None
     threshold: float | None
     objective: str
+    benchmarks: tuple[str, ...]
+    negatives: int
+    degradation: str
     reason: str | None = None
     accuracy: Rate | None = None
     far: Rate | None = None
@@ -37,9 +41,11 @@ def decide(
 ) -> Decision:
     """The decision by a calibration's threshold; InputError for a FAR that it has not."""
     objective = calibration.objective(far)
+    about = calibration.about
+    measured = tuple(about["benchmarks"]), about["negatives"], about["degradation"]
     reason = calibration.outside(resolution)
     if reason is not None:
-        return Decision(distance, resolution, None, None, objective, reason)
+        return Decision(distance, resolution, None, None, objective, *measured, reason)
     point = calibration.at(*resolution, objective)
     return Decision(
         distance,
@@ -47,6 +53,7 @@ def decide(
         distance < point.threshold,
         point.threshold,
         objective,
+        *measured,
         None,
         point.accuracy,
         point.far,

@@ -5,6 +5,7 @@ sees faces of some 10 to 300 px.  A photo is therefore shown to it reduced to SI
 face that fills it has the right size, and only if none is found there at the larger SIDES.
 """
 
+import functools
 import hashlib
 import os
 import threading
@@ -20,6 +21,7 @@ from crfr.errors import InputError
 from crfr.evaluate.foreign import one_line
 
 SIDES = (640, 1600, 4000)  # px of the longer side
+YUNET = "take face_detection_yunet_2023mar.onnx of the OpenCV Zoo"
 LEAST_SCORE, OVERLAP, MOST = 0.6, 0.3, 5000  # of cv2.FaceDetectorYN; two boxes over OVERLAP are one
 
 
@@ -41,6 +43,13 @@ class Detector:
 def load_detector(path: str | os.PathLike) -> Detector:
     """YuNet from its ONNX file; InputError where there is none, or no OpenCV."""
     file = require_file(path)
+    about = file.stat()
+    return _load(file, about.st_mtime_ns, about.st_size)
+
+
+@functools.lru_cache(maxsize=2)
+def _load(file: Path, *_: int) -> Detector:
+    """Once for a file as it is, however often it is named."""
     try:
         import cv2  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -54,14 +63,16 @@ def load_detector(path: str | os.PathLike) -> Detector:
     try:
         logging.setLogLevel(logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns of its own settings
         net = cv2.FaceDetectorYN.create(str(file), "", (320, 320), LEAST_SCORE, OVERLAP, MOST)
+        detector = Detector(file, digest, net, threading.Lock())
+        _detect(detector, np.zeros((320, 320, 3), np.uint8), 320)  # other networks fail only here
     except cv2.error as error:
         raise InputError(
             f"{file}: OpenCV {cv2.__version__} cannot load it as a YuNet detector "
-            f"({one_line(error)}); take face_detection_yunet_2023mar.onnx of the OpenCV Zoo"
+            f"({one_line(error)}); {YUNET}"
         ) from error
     finally:
         logging.setLogLevel(level)
-    return Detector(file, digest, net, threading.Lock())
+    return detector
 
 
 def find_face(detector: Detector, photo: UInt8[np.ndarray, "h w 3"], where: str) -> Found:
@@ -86,17 +97,23 @@ def _detect(
     """x, y, width, height, five points (x, y) and score a face, in px of the photo reduced to
     `side`, brought back to the photo's own.
     """
+    import cv2  # pyright: ignore[reportMissingImports]
+
     height, width = photo.shape[:2]
     share = min(1.0, side / max(height, width))
     size = max(1, round(width * share)), max(1, round(height * share))
     reduced = photo
     if share < 1:
-        import cv2  # pyright: ignore[reportMissingImports]
-
         reduced = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
     with detector.lock:
-        detector.net.setInputSize(size)
-        found = detector.net.detect(np.ascontiguousarray(reduced[..., ::-1]))[1]  # takes BGR
+        try:
+            detector.net.setInputSize(size)
+            found = detector.net.detect(np.ascontiguousarray(reduced[..., ::-1]))[1]  # takes BGR
+        except cv2.error as error:
+            raise InputError(
+                f"{detector.path}: OpenCV {cv2.__version__} cannot find faces by it in "
+                f"{size[0]} x {size[1]} px ({one_line(error)}); {YUNET}"
+            ) from error
     if found is None:
         return np.zeros((0, 15))
     boxes = found.astype(np.float64)

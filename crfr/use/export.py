@@ -79,6 +79,7 @@ def export(
         "output": {"shape": ["b", network.embedding], "type": "float32", "norm": 1},
     }
     variables = jax.tree.map(np.asarray, variables)
+    _remove(partial)  # what a kill has left
     try:
         made = _write(fold(network, variables), about, partial, format, pixels)
         report = _examine(made, network, variables, faces, pixels, repeats)
@@ -101,11 +102,15 @@ def export(
         }
         partial.replace(out)
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        partial.unlink(missing_ok=True)
+        _remove(partial)
     environment.write_json(out.with_name(f"{out.name}.json"), report)
     return report
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 def _write(
@@ -142,7 +147,7 @@ def _examine(
     checked = export_check.compare(original, made.function, batches)
     return {
         "checked": checked | {"most": export_check.MOST},
-        "latency": export_check.time_both(original, made.function, faces, repeats),
+        "latency": export_check.time_both(original, made.function, faces.astype(pixels), repeats),
         "runtime": made.runtime,
         "original_runtime": f"jax {jax.default_backend()}",
     }

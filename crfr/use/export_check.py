@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 
 from crfr.model.losses import unit
 from crfr.model.resnet import ResNet
@@ -81,10 +81,10 @@ def compare(original: Embed, exported: Embed, batches: list[np.ndarray]) -> dict
 
 
 def time_both(
-    original: Embed, exported: Embed, faces: UInt8[np.ndarray, "n 112 112 3"], repeats: int
+    original: Embed, exported: Embed, faces: Shaped[np.ndarray, "n 112 112 3"], repeats: int
 ) -> list[dict[str, Any]]:
     """Of each batch of BATCHES, the median milliseconds of both, called in turns after a first
-    call that is not counted.
+    call that is not counted.  `faces` are of the type that the exported one takes.
     """
     rows = []
     for number in BATCHES:

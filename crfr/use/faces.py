@@ -1,24 +1,27 @@
 """Whatever people have of faces -> faces ready for a network: pixels, resolution, what was done.
 
-An input is an aligned crop or a photo: uint8 RGB [h w 3], or the path of a file.
+An input is an aligned crop or a photo: uint8 RGB [h w 3], an image of Pillow, or a file's path.
 """
 
+import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 from jaxtyping import Float, Float32
+from PIL import Image as Pillow
 
-from crfr.data.photos import read_photo
+from crfr.data.photos import Photo, convert_picture, decode_photo, read_photo, turn
 from crfr.errors import InputError
 from crfr.use.align import align
 from crfr.use.detect import Detector, find_face
 from crfr.use.pixels import resize, size_of
 
-Image = np.ndarray | str | os.PathLike
+Image = np.ndarray | Pillow.Image | str | os.PathLike
 Images = Image | Sequence[Image]
+WANTED = "give uint8 RGB [h w 3], an image of Pillow or a path"
 
 
 class Face(NamedTuple):
@@ -46,10 +49,13 @@ class Faces:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, which: int | slice) -> "Faces":
-        rows = slice(which, which + 1 or None) if isinstance(which, int) else which
-        if isinstance(which, int) and not -len(self) <= which < len(self):
-            raise IndexError(f"face {which} of {len(self)}")
+    def __getitem__(self, which: SupportsIndex | slice) -> "Faces":
+        rows = which
+        if not isinstance(rows, slice):
+            number = operator.index(rows)  # NumPy's numbers too
+            if not -len(self) <= number < len(self):
+                raise IndexError(f"face {number} of {len(self)}")
+            rows = slice(number, number + 1 or None)
         return Faces(
             self.embedding[rows],
             self.resolution[rows],
@@ -59,8 +65,8 @@ class Faces:
         )
 
 
-def listed(images: Images) -> list[tuple[str, Image]]:
-    """The inputs one by one, each with a name: its path, or "image 0" and so on of arrays.
+def listed(images: Any) -> list[tuple[str, Image]]:
+    """`Images` one by one, each with a name: its path, or "image 0" and so on of arrays.
 
     InputError for what is none.
     """
@@ -73,6 +79,10 @@ def listed(images: Images) -> list[tuple[str, Image]]:
                 "greyscale image is repeated over RGB by np.repeat(image[..., None], 3, axis=2)"
             )
         images = list(images) if images.ndim == 4 else [images]
+    if isinstance(images, Pillow.Image):
+        images = [images]
+    if not isinstance(images, Iterable):
+        raise InputError(f"images: {WANTED}, or several of them, not {type(images).__name__}")
     found = []
     for number, image in enumerate(images):
         if isinstance(image, str | os.PathLike):
@@ -95,11 +105,25 @@ def prepare(
     `resolution` (px) is for those who know better than the size (pixels.py).  InputError for an
     image that cannot be read or is none, and for a photo without a face.
     """
-    notes: tuple[str, ...] = ()
-    if isinstance(image, str | os.PathLike):
-        pixels, notes = read_photo(image)
-    else:
-        pixels = _checked(name, image)
+    if not isinstance(image, str | os.PathLike):
+        if isinstance(image, Pillow.Image):
+            photo = convert_picture(image, name)
+        else:
+            photo = Photo(_checked(name, image), ())
+        return _prepare(name, photo, detector, points, resolution)
+    data = read_photo(image)
+    with turn(data):
+        return _prepare(name, decode_photo(data, name), detector, points, resolution)
+
+
+def _prepare(
+    name: str,
+    photo: Photo,
+    detector: Detector | None,
+    points: Float[np.ndarray, "5 2"] | None,
+    resolution: float | None,
+) -> Face:
+    pixels, notes = photo
     found = None
     if detector is not None:
         points, found = find_face(detector, pixels, name)
@@ -121,7 +145,7 @@ def prepare(
 
 def _checked(name: str, image: Any) -> np.ndarray:
     if not isinstance(image, np.ndarray):
-        raise InputError(f"{name}: is a {type(image).__name__}; give an array or a path")
+        raise InputError(f"{name}: is a {type(image).__name__}; {WANTED}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(
             f"{name}: an array of {image.dtype} {list(image.shape)}; give uint8 RGB [h w 3] in "
@@ -138,6 +162,18 @@ def join(parts: Sequence[Faces]) -> Faces:
         np.concatenate([part.found for part in parts]),
         tuple(name for part in parts for name in part.names),
         tuple(notes for part in parts for notes in part.notes),
+    )
+
+
+def pick(faces: Faces, rows: Sequence[int]) -> Faces:
+    """Some, in this order."""
+    which = np.array(rows, np.int64)
+    return Faces(
+        faces.embedding[which],
+        faces.resolution[which],
+        faces.found[which],
+        tuple(faces.names[row] for row in rows),
+        tuple(faces.notes[row] for row in rows),
     )
 
 

@@ -1,6 +1,7 @@
 """Embedding the images in a folder: what can be read is embedded, what cannot is listed."""
 
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,9 @@ from crfr.data.photos import ENDINGS
 from crfr.environment import cores
 from crfr.errors import InputError
 from crfr.use.detect import Detector
-from crfr.use.faces import Face, Faces, join, prepare
+from crfr.use.faces import Face, Faces, join, pick, prepare
+from crfr.use.index import shown
+from crfr.use.kept import SECONDS, Stamp, read_parts, stamp, write_part
 from crfr.use.model import BATCH, Model
 
 
@@ -52,37 +55,66 @@ def find_images(folder: Path) -> tuple[list[str], list[str]]:
     return images, others
 
 
-def embed_folder(model: Model, folder: Path, detector: Detector | None = None) -> Embedded:
-    """Embed all images in a folder; InputError where none could be read, and as the model's."""
-    images, others = find_images(folder)
-    unreadable: dict[str, str] = {}
-    parts: list[Faces] = []
+def embed_folder(
+    model: Model, folder: Path, detector: Detector | None = None, work: Path | None = None
+) -> Embedded:
+    """Embed all images in a folder; InputError where none could be read, and as the model's.
 
-    def work(path: str) -> Face | InputError:
+    In the folder `work`, which has to be there, what is embedded is kept a part a minute, and what
+    was kept is not embedded again (kept.py).
+    """
+    images, others = find_images(folder)
+    made = {
+        "model": model.encoder.model,
+        "step": model.encoder.step,
+        "model_fingerprint": model.encoder.fingerprint,
+        "detector_fingerprint": detector.fingerprint if detector else None,
+        "folder": shown(os.fsencode(folder.resolve())),
+    }
+    parts = read_parts(work, made) if work else []
+    done = {name for part in parts for name in part.names} & {*images}
+    left = [path for path in images if path not in done]
+    unreadable: dict[str, str] = {}
+    stamps: dict[str, Stamp | None] = {}
+    unkept: list[Faces] = []
+
+    def prepared(path: str) -> Face | InputError:
+        stamps[path] = stamp(path)
         try:
+            if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe would not end
+                return InputError("is a pipe, a socket or a device; leave files of images there")
             return prepare(path, path, detector=detector)
         except InputError as error:
             return error
 
-    with (
-        ThreadPoolExecutor(cores()) as threads,
-        tqdm(total=len(images), desc="embedding", unit=" images", disable=None) as progress,
-    ):
+    progress = tqdm(
+        total=len(images), initial=len(done), desc="embedding", unit=" images", disable=None
+    )
+    with ThreadPoolExecutor(cores()) as threads, progress:
         held: list[Face] = []
-        for path, found in zip(images, _ahead(threads, work, images), strict=True):
+        last = time.monotonic()
+        for path, found in zip(left, _ahead(threads, prepared, left), strict=True):
             if isinstance(found, InputError):
                 # it begins with the name, which stands beside it already
                 unreadable[path] = str(found).removeprefix(f"{path}: ")
             else:
                 held.append(found)
             progress.update()
-            if len(held) == BATCH or (held and path is images[-1]):
-                parts.append(model.embed_faces(held))
+            if len(held) == BATCH or (held and path is left[-1]):
+                unkept.append(model.embed_faces(held))
                 held = []
+            if work and unkept and time.monotonic() - last > SECONDS:
+                parts.append(join(unkept))
+                write_part(work, parts[-1], [stamps[name] for name in parts[-1].names], made)
+                unkept, last = [], time.monotonic()
+    parts = [part for part in (*parts, *unkept) if len(part)]
     if not parts:
         first, why = next(iter(unreadable.items()))
         raise InputError(f"{folder}: none of its {len(images)} images can be used; {first}: {why}")
-    return Embedded(join(parts), unreadable, others)
+    faces = join(parts)
+    place = {name: row for row, name in enumerate(faces.names)}
+    in_order = [place[path] for path in images if path in place]
+    return Embedded(pick(faces, in_order), unreadable, others)
 
 
 def _ahead(threads: ThreadPoolExecutor, work, items: list[str]) -> Iterator[Face | InputError]:

@@ -8,6 +8,7 @@ place of what is not, and as bytes where that matters.
 
 import json
 import os
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ SCHEMA = 1
 ENDINGS = (".npz", ".parquet")
 COLUMNS = ("embedding", "resolution", "found", "path", "path_bytes", "notes")
 AGAIN = "make it again with crfr embed"
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # line breaks, colours of a terminal ...
+# what NumPy and pyarrow (whose errors are of these too) raise; an encrypted or strangely packed zip
+# archive is a RuntimeError or a NotImplementedError
+DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,28 @@ class Index:
                 f"{theirs}, not {encoder.fingerprint}); search it with that one, or {AGAIN}"
             )
 
+    def check_detector(self, fingerprint: str | None, file: Path) -> None:
+        """InputError where its faces were found by another detector (None: by none) than that of
+        `fingerprint`: two crops of one face do not embed alike.
+        """
+        theirs = self.about.get("detector_fingerprint")
+        if theirs == fingerprint:
+            return
+        if fingerprint is None:
+            raise InputError(
+                f"{file}: was made with a detector (fingerprint {theirs}), and the query is not to "
+                "be: give that one by --detector=FILE"
+            )
+        if theirs is None:
+            raise InputError(
+                f"{file}: was made without a detector, of aligned crops, and the query is a photo: "
+                f"give an aligned crop without --detector, or {AGAIN} --detector=FILE"
+            )
+        raise InputError(
+            f"{file}: was made with another detector (fingerprint {theirs}, not {fingerprint}); "
+            f"give that one by --detector=FILE, or {AGAIN}"
+        )
+
 
 def check_ending(file: Path) -> None:
     """InputError for a name that no index has, and for a parquet without pyarrow."""
@@ -57,8 +84,9 @@ def check_ending(file: Path) -> None:
 
 
 def shown(path: bytes) -> str:
-    """A file's name as text that can be written anywhere."""
-    return path.decode(errors="backslashreplace")
+    """A file's name as text that can be written anywhere, in one line."""
+    text = path.decode(errors="backslashreplace")
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def write_index(file: Path, faces: Faces, about: dict[str, Any]) -> None:
@@ -111,8 +139,7 @@ def read_index(file: Path) -> Index:
         sound = sound and bool(np.isfinite(index.resolution).all() and index.resolution.min() > 0)
     except InputError:
         raise
-    # what NumPy and pyarrow (whose errors are of these too) raise for damage
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise InputError(
             f"{file}: is no index ({' '.join(str(error).split())}); {AGAIN}"
         ) from error

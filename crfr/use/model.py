@@ -74,7 +74,7 @@ class Model:
 
         Args:
           images: one or several: arrays uint8 RGB [n h w 3] or [h w 3], lists of such of different
-            sizes, paths of image files, lists of these.
+            sizes, images of Pillow, paths of image files, lists of these.
           align: None for crops that are aligned already, which are resized to 112 px by antialiased
             bicubic.  For photos the path of a YuNet model, which finds the (largest) face, or its
             landmarks [n 5 2] (x, y) in px: eyes, tip of the nose, corners of the mouth, left to

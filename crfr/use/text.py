@@ -30,7 +30,9 @@ def answer(same: bool | None) -> str:
 
 
 def decision_lines(decision: Decision) -> list[str]:
-    """A decision, the threshold that made it, and the rates to expect, with 95 % intervals."""
+    """A decision, the threshold that made it, and the rates to expect, with 95 % intervals, and on
+    what they were measured.
+    """
     lines = [f"distance   {decision.distance:.4f}"]
     if decision.threshold is None:
         return [*lines, f"decision   declined: {decision.reason}"]
@@ -41,7 +43,11 @@ def decision_lines(decision: Decision) -> list[str]:
         if rate is not None:
             value, low, high = (100 * share for share in rate)
             lines.append(f"{name:<10} {value:.2f} %   ({low:.2f} to {high:.2f})")
-    return lines
+    places = " + ".join(decision.benchmarks)
+    return [
+        *lines,
+        f"measured on {places} ({decision.negatives:,} negatives), {decision.degradation}",
+    ]
 
 
 def decision_json(decision: Decision, faces: Faces) -> dict[str, Any]:

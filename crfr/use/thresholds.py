@@ -18,12 +18,15 @@ from jaxtyping import Float, Float64
 
 from crfr.errors import InputError
 from crfr.evaluate.encoders import Encoder
+from crfr.evaluate.exported import SUFFIX
+from crfr.evaluate.onnx_spec import parse_onnx
 
 SCHEMA = 1
 NAME = "calibration.json"
 BEST = "accuracy"  # the objective of the best accuracy; others are FARs by their names ("0.01")
 RATES = ("accuracy", "far", "frr")
 FIGURES = ("threshold", *RATES, *(f"{rate}_{end}" for rate in RATES for end in ("low", "high")))
+ABOUT = {"model", "step", "model_fingerprint", "declined", "benchmarks", "negatives", "degradation"}
 AGAIN = "make it again with crfr calibrate"
 
 
@@ -57,12 +60,16 @@ class Calibration:
     def check_model(self, encoder: Encoder) -> None:
         """InputError where these are the thresholds of another model."""
         if self.about["model_fingerprint"] != encoder.fingerprint:
-            step = f"@{self.about['step']}" if self.about["step"] is not None else ""
-            theirs = f"{self.about['model']}{step}, fingerprint {self.about['model_fingerprint']}"
             raise InputError(
-                f"{self.path}: has the thresholds of another model ({theirs}, not "
+                f"{self.path}: has the thresholds of another model ({self.owner}, not "
                 f"{encoder.fingerprint}); {AGAIN}"
             )
+
+    @property
+    def owner(self) -> str:
+        """The model that these are the thresholds of, in words."""
+        step = f"@{self.about['step']}" if self.about["step"] is not None else ""
+        return f"{self.about['model']}{step}, fingerprint {self.about['model_fingerprint']}"
 
     def objective(self, far: float | None) -> str:
         """The name of an objective; InputError for a FAR that is not in the table."""
@@ -120,11 +127,9 @@ def table_path(model: str, step: int | None) -> Path | None:
     """Where a model's thresholds lie: in its work directory, or beside its file; else None."""
     if step is not None:
         return Path(model) / NAME
-    for ending in (".onnx", ".stablehlo"):
-        file, found, settings = model.partition(ending)
-        if found and (not settings or settings.startswith(":")):
-            return Path(f"{file}{ending}.{NAME}")
-    return None
+    settings = parse_onnx(model)
+    file = settings.path if settings else model
+    return Path(f"{file}.{NAME}") if settings or file.endswith(SUFFIX) else None
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -143,6 +148,7 @@ def parse_calibration(path: Path, content: Any) -> Calibration:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
         raise InputError(f"{path}: is no calibration of schema {SCHEMA} (schema {found}); {AGAIN}")
+    content = dict(content)  # the caller's stays whole
     try:
         resolutions = np.array(content.pop("resolutions"), np.float64)
         tables = {
@@ -156,7 +162,8 @@ def parse_calibration(path: Path, content: Any) -> Calibration:
         arrays = [*impostors.values(), *(a for t in tables.values() for a in t.values())]
         size = len(resolutions)
         sound = (
-            {"model", "step", "model_fingerprint", "declined", "benchmarks"} <= content.keys()
+            content.keys() >= ABOUT
+            and isinstance(content["negatives"], int)
             and BEST in tables
             and size > 1
             and bool((np.diff(resolutions) > 0).all())
