@@ -95,10 +95,11 @@ def test_the_pages_commands_that_need_no_data_run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_what_needs_data_is_marked(page):
-    """A file that no command of the pages makes is behind a mark, in the same block."""
+    """A file that no command of the page makes is behind a mark, in the same block."""
+    made = " ".join(line for line, needs in command_lines(page) if not needs)
     for line, needs in command_lines(page):
         files = re.findall(r"[\w./-]+\.(?:rec|bin|h5|onnx|csv|txt|jpg|png)\b", line)
-        given = [name for name in files if f"--out={name}" not in line]
+        given = [name for name in files if f"--out={name}" not in made]
         assert needs or not given or not line.startswith(("crfr ", "launch/")), line
 
 
