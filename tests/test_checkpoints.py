@@ -161,6 +161,29 @@ def test_a_manifest_that_cannot_be_written_fails_the_save(folder, monkeypatch):
     assert sorted(os.listdir(folder)) == ["3", "6", "9"]  # what the failed save left is gone
 
 
+def test_a_process_that_is_lost_during_a_save_is_no_full_disk(folder, monkeypatch):
+    """Several processes end with 75 then, and not with "make room"."""
+    waits: list[bool] = []
+    late = jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out. Id: save:9")
+
+    def commit():
+        if waits.pop():
+            raise TimeoutError("Timed out while waiting for async_commit_complete barrier.") from late
+
+    def run(*errors):
+        waits[:] = [False, False, True]
+        with Checkpoints(folder, ALL) as checkpoints:
+            monkeypatch.setattr(checkpoints._manager, "wait_until_finished", commit)
+            for error in errors:
+                raise error
+            checkpoints.wait()
+
+    with pytest.raises(TimeoutError):
+        run()
+    with pytest.raises(KeyError):  # the first error is the one to report
+        run(KeyError())
+
+
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [

@@ -1,5 +1,6 @@
 """Checkpoints on Orbax: asynchronous, atomic, with a manifest that is checked before a restore."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from crfr.errors import InputError
+from crfr.errors import InputError, first_line
 from crfr.train import manifest, sound
 from crfr.train.retention import ranked
 
@@ -30,6 +31,15 @@ class Sealed(ocp.StandardCheckpointHandler):
     def finalize(self, directory: epath.Path) -> None:
         super().finalize(directory)
         manifest.write(directory, self.verification)
+
+
+def _barrier(*, key: str, timeout_ms: int) -> None:
+    """Orbax's meeting of all processes, but none after a failure: Orbax asks for one in a `finally`
+    too, where a process whose save has failed would wait for those that wait for it.
+    """
+    if (failed := sys.exc_info()[1]) is not None:
+        raise failed
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 class Checkpoints:
@@ -65,7 +75,9 @@ class Checkpoints:
             # a folder that cannot be made is reported at once, not after minutes; a slow disk may
             # take its time: the watchdog has the last word
             async_options=ocp.AsyncOptions(
-                timeout_secs=SECONDS, create_directories_asynchronously=False
+                timeout_secs=SECONDS,
+                create_directories_asynchronously=False,
+                barrier_sync_fn=_barrier,
             ),
         )
         try:
@@ -84,7 +96,7 @@ class Checkpoints:
     def __exit__(self, kind: type | None, *_: Any) -> None:
         try:
             self.wait()
-        except InputError:
+        except (InputError, TimeoutError, jax.errors.JaxRuntimeError):
             if kind is None:  # else the error that ends the run is the one to report
                 raise
         finally:
@@ -186,7 +198,7 @@ class Checkpoints:
             return self._manager.restore(step, args=ocp.args.StandardRestore(target, strict=False))
         except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
             raise InputError(
-                f"{self._folder / str(step)}: does not restore ({_first_line(error)}); use another "
+                f"{self._folder / str(step)}: does not restore ({first_line(error)}); use another "
                 f"step of {self.steps()}, or delete that folder to fall back to the one before"
             ) from error
 
@@ -195,12 +207,9 @@ class Checkpoints:
             write()
         # Orbax and TensorStore report a full disk as OSError, ValueError or RuntimeError by turns
         except (OSError, ValueError, RuntimeError) as error:
+            if isinstance(error.__cause__ or error, jax.errors.JaxRuntimeError):
+                raise  # a process that did not come to the barrier: the disk is well
             raise InputError(
-                f"{self._folder}: the checkpoint could not be saved ({_first_line(error)}); those "
+                f"{self._folder}: the checkpoint could not be saved ({first_line(error)}); those "
                 "before it are whole: make room or rights there and run the same command again"
             ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
