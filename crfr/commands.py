@@ -1,5 +1,6 @@
 """One function a command.  Only these read a config; what they call gets plain arguments."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from functools import partial
@@ -68,8 +69,8 @@ def plan_training(
     span = group_span(config.batch, config.model.bn_group, mesh.size)
     network, configured = build(config, span, rate)
     tx = configured if tx is None else tx
-    weight = config.distance_weight
     first_key, run_key = jax.random.split(jax.random.key(config.seed))
+    weight = config.distance_weight
     init = partial(init_state, network, classes, tx, first_key, mesh.size)
     settings = {
         "mesh": mesh,
@@ -148,13 +149,14 @@ def train(
     def prepare() -> tuple[Source, Benchmark | None]:
         check_config(config)
         check_margin(config.margin.name, config.margin.gradient)
+        Augmentation(**config.augment)
         build(config, group_span(config.batch, config.model.bn_group, mesh.size), lambda _: 0.0)
         data = source or open_source(config.data)
         if data.classes < 2:
             raise InputError(f"{config.data}: {data.classes} identities; training needs 2 or more")
-        measured = benchmark
-        if measured is None and config.run.benchmark:
-            measured = load_benchmark(config.run.benchmark)
+        make_rate(config, len(data))
+        spec = config.run.benchmark
+        measured = benchmark or (load_benchmark(spec) if spec else None)
         if config.run.keep_best and measured is None:
             raise InputError(
                 f"--config.run.keep_best={config.run.keep_best}: nothing tells which are the best; "
@@ -166,25 +168,32 @@ def train(
     values = json.loads(config.to_json())
     if jax.process_count() > 1:
         data = {"data": sample_digest(source, config.run.skip_unreadable)}
-        made = environment.versions() | {"commit": environment.commit()}
-        agreement.require_same(flat(values, "config.") | data | made)
+        data |= environment.versions() | {"commit": environment.commit()}
+        agreement.require_same(flat(values, "config.") | data)
+    with contextlib.ExitStack() as opened:
+        agreement.on_leader(lambda: opened.enter_context(open_workdir(workdir, values)))
+        agreement.together(lambda: see_config(workdir, values))
+        return _train(config, workdir, source, benchmark, mesh)
+
+
+def _train(
+    config: Config, workdir: Path, source: Source, benchmark: Benchmark | None, mesh: Mesh
+) -> int:
+    """`train` in a work directory that is open."""
     rate, total = make_rate(config, len(source))
     init, shapes, update, constants = compile_training(config, source.classes, rate, mesh)
-
-    agreement.on_leader(lambda: open_workdir(workdir, values))
-    agreement.together(lambda: see_config(workdir, values))
     run = config.run
     folder, epoch = checkpoint_folder(workdir, {"run": run}), len(source) / config.batch  # in steps
     keep = partial(kept, latest=run.keep, every=run.keep_every * epoch, best=run.keep_best)
     with Checkpoints(folder, keep) as checkpoints:
-        check_own_checkpoints(workdir, folder, checkpoints.steps())
+        agreement.on_leader(lambda: check_own_checkpoints(workdir, folder, checkpoints.steps()))
         start, weights = checkpoints.choose(), None
         if start >= total:
             print(f"{workdir}: finished at step {start}")
             return start
+        size = {"classes": source.classes, "images": len(source)}
         if start:
-            facts = {"classes": source.classes, "images": len(source)}
-            agreement.on_leader(lambda: check_same_data(workdir, **facts))
+            agreement.on_leader(lambda: check_same_data(workdir, **size))
             state = checkpoints.restore(start, shapes, sharding.state_sharding(shapes, mesh))
             print(f"{workdir}: goes on from step {start} of {total}")
         else:
@@ -197,8 +206,7 @@ def train(
             "weights": weights,
             "devices": {"count": mesh.size, "kind": jax.devices()[0].device_kind},
             "processes": jax.process_count(),
-            "classes": source.classes,
-            "images": len(source),
+            **size,
         }
         agreement.on_leader(lambda: record_start(workdir, **facts))
         print(

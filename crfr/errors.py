@@ -22,6 +22,10 @@ class InputError(ValueError):
         super().__init__(public(message))
 
 
+class BusyError(InputError):
+    """Another process works in a folder."""
+
+
 class SpecError(InputError):
     """A spec that names nothing in data that are there, and may be sound."""
 

@@ -1,7 +1,9 @@
 """The work directory of a run: its config and its starts (docs/architecture.md, Files)."""
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,19 +91,26 @@ def check_same_config(workdir: Path, config: dict[str, Any]) -> None:
         )
 
 
-def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
-    """Make the work directory, or check that its run has this config (`check_same_config`).
+@contextlib.contextmanager
+def open_workdir(workdir: Path, config: dict[str, Any]) -> Iterator[None]:
+    """Make the work directory, or check that its run has this config (`check_same_config`), and
+    keep other trainings from it for a `with`.
 
-    Raises InputError naming the differing keys, or where the folder cannot be written.
+    Raises InputError naming the differing keys, or where the folder cannot be written; BusyError
+    where another training works in it.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        check_same_config(workdir, config)
-        environment.write_json(workdir / CONFIG, _public(config))
-    except OSError as error:
-        raise InputError(
-            f"--workdir={workdir}: {error.strerror}; choose a folder that can be written"
-        ) from error
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            busy = f"--workdir={workdir}: another crfr train works there; wait until it has ended"
+            stack.enter_context(environment.locked(workdir, busy))
+            check_same_config(workdir, config)
+            environment.write_json(workdir / CONFIG, _public(config))
+        except OSError as error:
+            raise InputError(
+                f"--workdir={workdir}: {error.strerror}; choose a folder that can be written"
+            ) from error
+        yield
 
 
 def see_config(workdir: Path, config: dict[str, Any]) -> None:

@@ -168,7 +168,9 @@ def test_a_process_that_is_lost_during_a_save_is_no_full_disk(folder, monkeypatc
 
     def commit():
         if waits.pop():
-            raise TimeoutError("Timed out while waiting for async_commit_complete barrier.") from late
+            raise TimeoutError(
+                "Timed out while waiting for async_commit_complete barrier."
+            ) from late
 
     def run(*errors):
         waits[:] = [False, False, True]

@@ -16,9 +16,10 @@ from ml_collections import ConfigDict
 
 from crfr import commands
 from crfr.data.faces import Faces
-from crfr.errors import InputError
+from crfr.errors import BusyError, InputError
 from crfr.evaluate.encoders import load_encoder
 from crfr.recipe import recipe, shrink
+from crfr.workdir import open_workdir
 
 ROOT = Path(__file__).parents[1]
 FAST = "--xla_backend_optimization_level=0"  # XLA's flags in processes of their own: compile fast
@@ -97,6 +98,15 @@ def test_six_steps_equal_three_and_a_resume_and_three_bit_for_bit(tmp_path, sour
     assert commands.train(config, tmp_path / "whole", source=source) == 6
     assert "finished at step 6" in capsys.readouterr().out
     assert len(rows(tmp_path / "whole")) == 6
+
+
+def test_a_second_start_does_not_share_the_work_directory(tmp_path, source):
+    """One would delete what the other is about to save."""
+    busy = "another crfr train works there; wait until it has ended"
+    values = json.loads(small("baseline").to_json())
+    with open_workdir(tmp_path, values), pytest.raises(BusyError, match=busy):
+        commands.train(small(), tmp_path, source=source)
+    assert json.loads((tmp_path / "config.json").read_text())["method"] == "baseline"
 
 
 def test_metrics_verification_and_retention(tmp_path, source):
@@ -277,7 +287,7 @@ sys.path.insert(0, sys.argv[2])
 import test_train
 from crfr import commands
 from crfr.data.faces import Faces
-from crfr.errors import InputError
+from crfr.errors import BusyError, InputError
 limit = int(sys.argv[3])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
