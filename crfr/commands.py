@@ -106,7 +106,7 @@ def compile_training(
 
 def make_verify(config: Config, benchmark: Benchmark, mesh: Mesh) -> Any:
     """The function that measures a state on a benchmark at 112 px, as the sweep would (fig. 15)."""
-    network, _ = build_for_evaluation(config.to_dict())
+    network = build_for_evaluation(config.to_dict())
     embed = compile_embed(network, mesh)
 
     def verify(state: State) -> dict[str, Any]:
@@ -156,20 +156,19 @@ def train(
             raise InputError(f"{config.data}: {data.classes} identities; training needs 2 or more")
         make_rate(config, len(data))
         spec = config.run.benchmark
-        measured = benchmark or (load_benchmark(spec) if spec else None)
-        if config.run.keep_best and measured is None:
+        if config.run.keep_best and not (benchmark or spec):
             raise InputError(
                 f"--config.run.keep_best={config.run.keep_best}: nothing tells which are the best; "
                 "give --config.run.benchmark"
             )
-        return data, measured
+        return data, benchmark or (load_benchmark(spec) if spec else None)
 
     source, benchmark = agreement.together(prepare)
     values = json.loads(config.to_json())
     if jax.process_count() > 1:
-        data = {"data": sample_digest(source, config.run.skip_unreadable)}
-        data |= environment.versions() | {"commit": environment.commit()}
-        agreement.require_same(flat(values, "config.") | data)
+        data = sample_digest(source, config.run.skip_unreadable)
+        made = environment.versions() | {"commit": environment.commit(), "data": data}
+        agreement.require_same(flat(values, "config.") | made)
     with contextlib.ExitStack() as opened:
         agreement.on_leader(lambda: opened.enter_context(open_workdir(workdir, values)))
         agreement.together(lambda: see_config(workdir, values))
@@ -180,9 +179,8 @@ def _train(
     config: Config, workdir: Path, source: Source, benchmark: Benchmark | None, mesh: Mesh
 ) -> int:
     """`train` in a work directory that is open."""
-    rate, total = make_rate(config, len(source))
+    run, (rate, total) = config.run, make_rate(config, len(source))
     init, shapes, update, constants = compile_training(config, source.classes, rate, mesh)
-    run = config.run
     folder, epoch = checkpoint_folder(workdir, {"run": run}), len(source) / config.batch  # in steps
     keep = partial(kept, latest=run.keep, every=run.keep_every * epoch, best=run.keep_best)
     with Checkpoints(folder, keep) as checkpoints:
@@ -194,25 +192,26 @@ def _train(
         size = {"classes": source.classes, "images": len(source)}
         if start:
             agreement.on_leader(lambda: check_same_data(workdir, **size))
-            state = checkpoints.restore(start, shapes, sharding.state_sharding(shapes, mesh))
+            place = sharding.state_sharding(shapes, mesh)
+            state = checkpoints.restore(start, shapes, place, source.classes)
             print(f"{workdir}: goes on from step {start} of {total}")
         else:
             state = init()
             if config.init.weights:
-                network, _ = build_for_evaluation(config.to_dict())
-                state, weights = start_from(config.init.weights, network, state)
+                like = build_for_evaluation(config.to_dict())
+                state, weights = start_from(config.init.weights, like, state)
+        kind = jax.devices()[0].device_kind
         facts = {
             "step": start,
             "weights": weights,
-            "devices": {"count": mesh.size, "kind": jax.devices()[0].device_kind},
+            "devices": {"count": mesh.size, "kind": kind},
             "processes": jax.process_count(),
             **size,
         }
         agreement.on_leader(lambda: record_start(workdir, **facts))
         print(
             f"{config.method}: {config.model.name}, {len(source):,} images of {source.classes:,} "
-            f"identities, {total} steps of {config.batch} on {mesh.size} x "
-            f"{jax.devices()[0].device_kind}"
+            f"identities, {total} steps of {config.batch} on {mesh.size} x {kind}"
             + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""),
             flush=True,
         )

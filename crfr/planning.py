@@ -165,7 +165,7 @@ def check_weights(runs: Sequence[Run]) -> None:
     for run in runs:
         start = (run.config.init.weights, run.config.model.to_json())
         if start[0] and not latest_step(run.workdir) and start not in seen:
-            find_weights(start[0], build_for_evaluation(run.config.to_dict())[0])
+            find_weights(start[0], build_for_evaluation(run.config.to_dict()))
             seen.append(start)
 
 

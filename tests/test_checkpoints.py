@@ -161,6 +161,32 @@ def test_a_manifest_that_cannot_be_written_fails_the_save(folder, monkeypatch):
     assert sorted(os.listdir(folder)) == ["3", "6", "9"]  # what the failed save left is gone
 
 
+def test_no_array_is_padded_or_cut_to_another_shape(folder):
+    """Nor one of another name given, nor one that is not there."""
+    a, c = STATE["a"], STATE["b"]["c"]
+    with Checkpoints(folder) as checkpoints:
+        for wanted in ({"a": a, "b": {"c": c[:39]}}, {"a": a, "b": {"d": c}}, {"a": a}):
+            places = jax.tree.map(lambda leaf: leaf.sharding, wanted)
+            with pytest.raises(InputError, match=r"6: does not restore .*another step of \[3, 6\]"):
+                checkpoints.restore(6, wanted, places)
+
+
+def test_a_network_is_restored_without_the_rest(tmp_path):
+    """Class matrix and optimizer may be of any size: a sweep has no room for them."""
+    network = {"params": {"a": {"kernel": jnp.ones((2, 3))}}, "batch_stats": {"m": jnp.arange(3.0)}}
+    params = {"backbone": network["params"], "classes": jnp.ones((4, 5))}
+    whole = {"params": params, "batch_stats": network["batch_stats"], "opt_state": [params, None]}
+    with Checkpoints(tmp_path, ALL) as checkpoints:
+        checkpoints.save(1, whole)
+    place = jnp.ones(1).sharding
+    with Checkpoints(tmp_path) as checkpoints:
+        found = checkpoints.restore_network(1, jax.eval_shape(lambda: network), place)
+        jax.tree.map(np.testing.assert_array_equal, found, network)
+        other = {**network, "params": {"a": {"kernel": jnp.ones((3, 2))}}}
+        with pytest.raises(InputError, match="1: does not restore"):
+            checkpoints.restore_network(1, other, place)
+
+
 def test_a_process_that_is_lost_during_a_save_is_no_full_disk(folder, monkeypatch):
     """Several processes end with 75 then, and not with "make room"."""
     waits: list[bool] = []

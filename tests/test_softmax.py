@@ -15,6 +15,7 @@ import pytest
 from test_step import EVEN
 
 from crfr import main
+from crfr.errors import InputError
 from crfr.model import resnet
 from crfr.model.sampling import draw_sample, sample_size
 from crfr.model.softmax import class_scores
@@ -158,11 +159,20 @@ def test_a_checkpoint_restores_onto_any_number_of_devices(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         for devices in (1, 8, 5):
             wanted, place = state_on(devices)
-            got = checkpoints.restore(3, wanted, place)
+            got = checkpoints.restore(3, wanted, place, 100)
             jax.tree.map(np.testing.assert_array_equal, got, wanted)
             classes = got.params["classes"]
             assert classes.shape[0] == {1: 128, 8: 128, 5: 640}[devices]
             assert len(classes.sharding.device_set) == devices
+        wanted, place = state_on(1)
+        refused = pytest.raises(
+            InputError, match=r"classes is \(384, 4\), expected \(128, 4\) for 400"
+        )
+        with refused:  # rows of zeros are no classes
+            checkpoints.restore(3, wanted, place, 400)
+        wide = jax.tree.map(lambda x: jnp.ones((128, 5)) if x.ndim == 2 else x, wanted)
+        with pytest.raises(InputError, match=r"is \(384, 4\), expected \(128, 5\) for 100"):
+            checkpoints.restore(3, wide, place, 100)
 
 
 def drawn(label, devices, *, fraction, key=0, classes=CLASSES, rows=ROWS):

@@ -1,19 +1,20 @@
 """Checkpoints on Orbax: asynchronous, atomic, with a manifest that is checked before a restore."""
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
+from crfr import agreement
 from crfr.errors import InputError, first_line
 from crfr.train import manifest, sound
-from crfr.train.retention import ranked
+from crfr.train.sharding import of_classes
+from crfr.train.state import Shapes, check_shapes
 
 SECONDS = 24 * 3600  # that a save may take
 Keep = Callable[[Sequence[int], Mapping[int, float]], set[int]]
@@ -65,8 +66,8 @@ class Checkpoints:
         self._sealed = Sealed()
         self._verified: dict[int, Verification | None] = {}
         registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-        for kind in (ocp.args.StandardSave, ocp.args.StandardRestore):
-            registry.add(manifest.ITEM, kind, self._sealed)
+        registry.add(manifest.ITEM, ocp.args.StandardSave, self._sealed)
+        registry.add(manifest.ITEM, ocp.args.PyTreeRestore, ocp.PyTreeCheckpointHandler())
         options = ocp.CheckpointManagerOptions(
             create=keep is not None,
             read_only=keep is None,
@@ -152,51 +153,59 @@ class Checkpoints:
         aside under another name.  Process 0 looks, all get its answer.  Raises InputError, naming
         the files, where the step that is asked for, or every step, is damaged.
         """
-        chosen, refusal = -1, None
-        if jax.process_index() == 0:
-            try:
-                chosen = self._find(asked)
-            except InputError as error:
-                refusal = error
-        chosen = int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
-        if refusal is not None:
-            raise refusal
-        if chosen < 0:
-            raise InputError(f"{self._folder}: no step to restore; process 0 says why")
+        found, mine = [0], self._keep is not None
+
+        def find() -> None:
+            found[0] = sound.find(self._folder, self.steps(), asked, self.accuracies, mine)
+
+        agreement.on_leader(find)
         self._manager.reload()
-        return chosen
+        return int(agreement.gather(str(found[0]))[0])
 
-    def _find(self, asked: int | str | None) -> int:
-        steps = self.steps()
-        if asked is None:
-            return sound.latest(self._folder, steps, set_aside=self._keep is not None)
-        if asked == "best":
-            order = ranked(self.accuracies(steps))
-            if not order:
-                raise InputError(
-                    f"{self._folder}: none of the steps {steps or 'there'} was verified on a "
-                    "benchmark, so none is the best; give a step"
-                )
-            asked = order[0]
-        sound.check(self._folder, steps, int(asked))
-        return int(asked)
-
-    def restore(self, step: int, state: Any, sharding: Any) -> Any:
+    def restore(self, step: int, state: Any, sharding: Any, classes: int = 0) -> Any:
         """The state saved at a step; `state` gives shapes and types, `sharding` the place of each
-        leaf.  The step is one of `choose`: nothing is checked here.
+        leaf.  The step is one of `choose`: no file is checked here.
 
-        Class matrices lose or gain rows of zeros at their end where the number of devices asks for
-        other padding (state.py).  All other shapes follow from the run's config and classes.
+        Class matrices, of `classes` identities, lose or gain rows of zeros at their end where the
+        number of devices asks for other padding (state.py).  Raises InputError where the state has
+        other leaves or shapes than what was saved.
         """
-        target = jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            state,
-            sharding,
+
+        target = _placed(state, sharding)
+        # Orbax pads and cuts what it is asked for with `strict=False`
+        args = jax.tree_util.tree_map_with_path(
+            lambda path, leaf, arg: dataclasses.replace(arg, strict=not of_classes(path, leaf)),
+            target,
+            ocp.checkpoint_utils.construct_restore_args(target),
         )
+        whole = ocp.args.PyTreeRestore(target, restore_args=args)
+        return self._restore(
+            step, whole, lambda saved: check_shapes(saved, _shapes(state), classes)
+        )
+
+    def restore_network(self, step: int, variables: Any, sharding: Any) -> Any:
+        """`params` and `batch_stats` of the backbone alone, as `restore`; nothing else is read."""
+        backbone, statistics = variables["params"], variables["batch_stats"]
+        named = {"params": {"backbone": backbone}, "batch_stats": statistics}
+        target = _placed(named, jax.tree.map(lambda _: sharding, named))
+        args = ocp.checkpoint_utils.construct_restore_args(target)
+        wanted = _shapes(named)
+
+        def check(saved: Shapes) -> None:
+            check_shapes({path: saved[path] for path in wanted if path in saved}, wanted, 0)
+
+        part = ocp.args.PyTreeRestore(target, restore_args=args, partial_restore=True)
+        found = self._restore(step, part, check)
+        return {"params": found["params"]["backbone"], "batch_stats": found["batch_stats"]}
+
+    def _restore(self, step: int, args: Any, check: Callable[[Shapes], None]) -> Any:
         try:
-            # not strict: the rows of the class matrix may be others
-            return self._manager.restore(step, args=ocp.args.StandardRestore(target, strict=False))
-        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+            check(_shapes(self._manager.item_metadata(step).tree))
+            return self._manager.restore(step, args=args)
+        except Exception as error:  # just that is what Orbax raises for an array it cannot read
+            kinds = (OSError, ValueError, KeyError, TypeError)
+            if type(error) is not Exception and not isinstance(error, kinds):
+                raise
             raise InputError(
                 f"{self._folder / str(step)}: does not restore ({first_line(error)}); use another "
                 f"step of {self.steps()}, or delete that folder to fall back to the one before"
@@ -213,3 +222,17 @@ class Checkpoints:
                 f"{self._folder}: the checkpoint could not be saved ({first_line(error)}); those "
                 "before it are whole: make room or rights there and run the same command again"
             ) from error
+
+
+def _placed(shapes: Any, sharding: Any) -> Any:
+    """What Orbax is to restore, and where."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        sharding,
+    )
+
+
+def _shapes(tree: Any) -> Shapes:
+    leaves = ocp.tree.to_flat_dict(ocp.tree.serialize_tree(tree, keep_empty_nodes=True))
+    return {path: leaf.shape for path, leaf in leaves.items() if hasattr(leaf, "shape")}
