@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import Array
 
 from crfr import agreement, environment
@@ -58,7 +58,7 @@ def make_rate(config: Config, images: int) -> tuple[optax.Schedule, int]:
 
 
 def plan_training(
-    config: Config, classes: int, rate: optax.Schedule, mesh: Mesh, tx: Any = None
+    config: Config, classes: int, rate: optax.Schedule, mesh: Mesh | AbstractMesh, tx: Any = None
 ) -> tuple[Callable[[], State], State, dict[str, Any], Array]:
     """(makes the first state, its shapes, the keywords of the update, the run's key) of a config;
     the mesh may be of devices that are not there.

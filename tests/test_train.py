@@ -100,6 +100,33 @@ def test_six_steps_equal_three_and_a_resume_and_three_bit_for_bit(tmp_path, sour
     assert len(rows(tmp_path / "whole")) == 6
 
 
+TWICE = """
+import os, signal, sys, time
+import crfr.train.stops as stops
+from crfr.train.sharding import make_mesh
+nohup = "nohup" in sys.argv  # a suite in the background ignores signals too
+signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+with stops.Stops(make_mesh()) as asked:
+    try:
+        for word in sys.argv[1 + nohup:]:
+            os.kill(os.getpid(), getattr(signal, word))
+            print(asked.agreed(), flush=True)
+    finally:
+        time.sleep(60 * sys.argv.count("SIGINT"))  # what an orderly end would wait for
+"""
+
+
+def test_a_second_ctrl_c_ends_at_once_and_other_signals_do_not():
+    def send(*words):
+        command = [sys.executable, "-c", TWICE, *words]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=40)
+        return result.returncode, result.stdout.split(), result.stderr
+
+    assert send("SIGTERM", "SIGTERM", "SIGHUP") == (0, ["15", "15", "15"], "")
+    assert send("SIGHUP", "SIGINT") == (130, ["1"], "")
+    assert send("nohup", "SIGHUP") == (0, ["0"], "")
+
+
 def test_a_second_start_does_not_share_the_work_directory(tmp_path, source):
     """One would delete what the other is about to save."""
     busy = "another crfr train works there; wait until it has ended"
@@ -287,7 +314,7 @@ sys.path.insert(0, sys.argv[2])
 import test_train
 from crfr import commands
 from crfr.data.faces import Faces
-from crfr.errors import BusyError, InputError
+from crfr.errors import InputError
 limit = int(sys.argv[3])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
