@@ -24,7 +24,7 @@ from crfr.evaluate.verification import kfold_accuracy
 from crfr.model.branches import group_span
 from crfr.model.margin import check_margin
 from crfr.networks import build, build_for_evaluation
-from crfr.recipe import Config, check_config
+from crfr.recipe import Config, check_config, defaults
 from crfr.starting import start_from
 from crfr.train import loop, schedule, sharding
 from crfr.train.checkpoint import Checkpoints
@@ -170,7 +170,7 @@ def train(
         made = environment.versions() | {"commit": environment.commit(), "data": data}
         agreement.require_same(flat(values, "config.") | made)
     with contextlib.ExitStack() as opened:
-        agreement.on_leader(lambda: opened.enter_context(open_workdir(workdir, values)))
+        agreement.on_leader(lambda: opened.enter_context(open_workdir(workdir, values, defaults())))
         agreement.together(lambda: see_config(workdir, values))
         return _train(config, workdir, source, benchmark, mesh)
 

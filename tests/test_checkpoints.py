@@ -118,6 +118,30 @@ def test_a_damaged_step_is_set_aside_and_the_one_before_restores(folder, damage,
     assert capsys.readouterr().err == ""
 
 
+def test_files_that_cannot_be_read(folder, capsys, monkeypatch):
+    """A bad disk, or files that go while they are looked at: no traceback, the step before."""
+    from crfr.train import manifest
+
+    measure, read = manifest._measure, manifest.read
+
+    def bad(work):
+        def fail(path):
+            if "/6/" in f"{path}/":
+                raise OSError(5, "Input/output error")
+            return work(path)
+
+        return fail
+
+    monkeypatch.setattr(manifest, "_measure", bad(measure))
+    assert restore(folder) == 3
+    assert "_METADATA: cannot be read (Input/output error)" in capsys.readouterr().err
+    monkeypatch.setattr(manifest, "read", bad(read))
+    assert restore(folder) == 3
+    assert "(manifest.json: [Errno 5] Input/output error)" in capsys.readouterr().err
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.accuracies([3, 6]) == {}
+
+
 def test_where_no_step_is_sound_all_are_named_and_none_is_moved(folder):
     (folder / "6/default/_METADATA").unlink()
     flip(folder / "3/default/manifest.ocdbt", 40)

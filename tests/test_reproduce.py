@@ -123,7 +123,7 @@ def stubs(monkeypatch, unmeasured):
     order, pages = [], []
 
     def train(config, workdir, **_):
-        with open_workdir(workdir, json.loads(config.to_json())):
+        with open_workdir(workdir, json.loads(config.to_json()), {}):
             order.append(workdir.name)
 
     monkeypatch.setattr(commands, "train", train)

@@ -18,8 +18,9 @@ from crfr import commands
 from crfr.data.faces import Faces
 from crfr.errors import BusyError, InputError
 from crfr.evaluate.encoders import load_encoder
-from crfr.recipe import recipe, shrink
-from crfr.workdir import open_workdir
+from crfr.recipe import defaults, recipe, shrink
+from crfr.train.checkpoint import Checkpoints
+from crfr.workdir import latest_step, open_workdir
 
 ROOT = Path(__file__).parents[1]
 FAST = "--xla_backend_optimization_level=0"  # XLA's flags in processes of their own: compile fast
@@ -127,11 +128,48 @@ def test_a_second_ctrl_c_ends_at_once_and_other_signals_do_not():
     assert send("nohup", "SIGHUP") == (0, ["0"], "")
 
 
+def test_a_run_of_an_older_crfr_goes_on(tmp_path):
+    """A key that it did not have is as if it had the recipe's value."""
+    config = json.loads(small().to_json())
+    old = {name: value for name, value in config.items() if name != "softmax"}
+    (tmp_path / "checkpoints/5").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    with open_workdir(tmp_path, config, defaults()):
+        pass
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    config["softmax"]["chunk"] = 8
+    refused = pytest.raises(InputError, match=r"softmax.chunk \(was 0, now 8\); go on with the old")
+    with refused, open_workdir(tmp_path, config, defaults()):
+        pass
+
+
+def test_checkpoints_in_a_bucket_from_outside(tmp_path, monkeypatch):
+    """Its file system may not be installed, and a save is complete with its last file."""
+    config = small(**{"run.checkpoints": "gs://bucket/run"})
+    (tmp_path / "config.json").write_text(config.to_json())
+
+    class NotInstalled:
+        def __init__(self, _):
+            raise ImportError("gcsfs")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("crfr.workdir.epath.Path", NotInstalled)
+        for look in (lambda: latest_step(tmp_path), lambda: Checkpoints("gs://bucket/run")):
+            with pytest.raises(InputError, match=r"gs://bucket/run: needs the extra: pip install"):
+                look()
+    monkeypatch.setattr("crfr.workdir.checkpoint_path", lambda _: tmp_path / "there")
+    assert latest_step(tmp_path) == 0
+    for step in ("5", "10"):
+        (tmp_path / "there" / step).mkdir(parents=True)
+    (tmp_path / "there/5/commit_success.txt").touch()
+    assert latest_step(tmp_path) == 5
+
+
 def test_a_second_start_does_not_share_the_work_directory(tmp_path, source):
     """One would delete what the other is about to save."""
     busy = "another crfr train works there; wait until it has ended"
     values = json.loads(small("baseline").to_json())
-    with open_workdir(tmp_path, values), pytest.raises(BusyError, match=busy):
+    with open_workdir(tmp_path, values, {}), pytest.raises(BusyError, match=busy):
         commands.train(small(), tmp_path, source=source)
     assert json.loads((tmp_path / "config.json").read_text())["method"] == "baseline"
 

@@ -15,6 +15,7 @@ from crfr.errors import InputError, first_line
 from crfr.train import manifest, sound
 from crfr.train.sharding import of_classes
 from crfr.train.state import Shapes, check_shapes
+from crfr.workdir import checkpoint_path
 
 SECONDS = 24 * 3600  # that a save may take
 Keep = Callable[[Sequence[int], Mapping[int, float]], set[int]]
@@ -53,14 +54,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, keep: Keep | None = None):
-        self._folder = epath.Path(folder)
-        if "://" not in str(folder):
-            self._folder = epath.Path(Path(folder).resolve())
-        try:
-            there = self._folder.is_dir()
-        except ImportError as error:  # of a bucket's file system
-            raise InputError(f"{folder}: needs the extra: pip install 'crfr[gcs]'") from error
-        if keep is None and not there:
+        self._folder = checkpoint_path(folder)
+        if keep is None and not self._folder.is_dir():
             raise InputError(f"{folder}: no such folder; give the --workdir of a training run")
         self._keep = keep
         self._sealed = Sealed()
@@ -138,7 +133,7 @@ class Checkpoints:
             if step not in self._verified:
                 try:
                     found = manifest.read(manifest.place(self._folder, step))
-                except ValueError:
+                except (ValueError, OSError):
                     found = None  # is reported when it is to be restored
                 self._verified[step] = found and found["verification"]
         known = {step: v for step in sorted(steps) if (v := self._verified[step])}
