@@ -293,6 +293,14 @@ def test_accuracies_on_another_benchmark_are_not_compared(tmp_path):
     assert restore(folder, asked="best") == 2
 
 
+def test_a_step_before_the_latest_is_saved_too(folder):
+    """Orbax would leave it out without a word."""
+    save(folder, (4,))
+    assert sorted(os.listdir(folder)) == ["3", "4", "6"]
+    with pytest.raises(InputError, match=r"could not be saved .*already exists"):
+        save(folder, (4,))
+
+
 def test_the_best_of_steps_that_nobody_verified(saved):
     with pytest.raises(InputError, match=r"none of the steps \[3, 6\] was verified"):
         restore(saved, asked="best")

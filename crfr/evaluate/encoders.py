@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from crfr import agreement
 from crfr.errors import InputError
 from crfr.evaluate.exported import SUFFIX, load_stablehlo
 from crfr.evaluate.foreign import load_callable
@@ -112,11 +113,11 @@ def _is_callable(spec: str) -> bool:
 
 
 def _load_checkpoint(workdir: Path, asked: int | str | None, build: Build) -> Encoder:
-    config = read_config(workdir)
+    config = agreement.together(lambda: read_config(workdir))
     with Checkpoints(checkpoint_folder(workdir, config)) as checkpoints:
         step = checkpoints.choose(asked)
         if not step:
-            raise InputError(f"{workdir}: no checkpoint yet; go on with its training")
+            raise agreement.SharedError(f"{workdir}: no checkpoint yet; go on with its training")
         network = build(config)
         image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), np.float32)
         shapes = jax.eval_shape(network.init, jax.random.key(0), image)

@@ -23,7 +23,7 @@ Verification = Mapping[str, Any]  # benchmark: its name, accuracy: a fraction
 
 
 class Sealed(ocp.StandardCheckpointHandler):
-    """Orbax's handler of trees, which writes the manifest before the step's folder gets its name.
+    """Orbax's handler of trees, which writes the manifest before the step counts as complete.
 
     Orbax calls `finalize` in process 0 when all processes have written, in the thread that saves.
     """
@@ -47,10 +47,10 @@ def _barrier(*, key: str, timeout_ms: int) -> None:
 class Checkpoints:
     """The checkpoints of a run; a context manager that finishes pending saves.
 
-    A step's folder appears under its name only when the save is complete, manifest included, so a
-    killed or failed save leaves the checkpoints before it as they were.  `folder` is local or a
-    bucket's.  `keep` tells which steps are not deleted, from all there are and the accuracies of
-    those that were verified (retention.py); without it they are read only.
+    A step's folder appears under its name, in a bucket is marked as complete, only when the save
+    is, manifest included, so a killed or failed save leaves the checkpoints before it as they were.
+    `folder` is local or a bucket's.  `keep` tells which steps are not deleted, from all there are
+    and the accuracies of those that were verified (retention.py); without it they are read only.
     """
 
     def __init__(self, folder: str | Path, keep: Keep | None = None):
@@ -113,7 +113,7 @@ class Checkpoints:
             "accuracy": found["verification_accuracy"],
         }
         self._sealed.verification = self._verified[step] = verification
-        self._guard(lambda: self._manager.save(step, args=ocp.args.StandardSave(state)))
+        self._guard(lambda: self._manager.save(step, args=ocp.args.StandardSave(state), force=True))
 
     def wait(self) -> None:
         """Wait for pending saves; a save that failed is reported here or at the next save."""

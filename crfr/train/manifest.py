@@ -1,7 +1,8 @@
 """The manifest of a checkpoint: name, size and SHA-256 of each of its files.
 
-Orbax checks no data.  The manifest is the last file of a checkpoint to be written, inside its
-folder and before the folder gets its name, so that no save leaves a checkpoint without one.
+Orbax checks no data.  The manifest is the last file of a checkpoint to be written, before the
+folder gets its name or, in a bucket, Orbax's mark of a complete one (MARKER), so that no save
+leaves a complete checkpoint without one.
 """
 
 import hashlib
