@@ -21,7 +21,7 @@ from jax.sharding import AxisType, Mesh
 
 from crfr import environment
 from crfr.commands import plan_training
-from crfr.errors import InputError
+from crfr.errors import InputError, first_line
 from crfr.model.norm import AXIS
 from crfr.model.sampling import sample_size
 from crfr.recipe import Config, check_config
@@ -73,7 +73,7 @@ def mesh_of(devices: int, topology: str) -> Mesh:
         found = topologies.get_topology_desc(topology, "tpu").devices
     # RuntimeError without libtpu; its own errors for a name that it does not know
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        first = str(error).strip().splitlines()[0][:200]
+        first = first_line(error)
         raise InputError(
             f"--topology={topology}: JAX has no such topology here ({first}); pip install "
             "'crfr[tpu]' brings TPUs', as v5e:2x4; or give --devices=N for virtual CPU devices"
