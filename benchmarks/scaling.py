@@ -66,7 +66,7 @@ def line(devices: int, classes: int, batch: int, form: str) -> tuple[float, Time
     mesh = AbstractMesh((devices,), (AXIS,), axis_types=(AxisType.Auto,))
     _, state, settings, _ = plan_training(config, classes, lambda _: 0.0, mesh)
     bank = jax.eval_shape(
-        lambda: view_bank(settings["method"].resolutions, settings["augmentation"].crop)
+        lambda: view_bank(settings.method.resolutions, settings.augmentation.crop)
     )
     memory = sum(formula(config, state, settings, bank, devices).values())
     rows = padded_classes(classes, devices) // devices

@@ -32,7 +32,7 @@ from crfr.train.finite import FiniteCheck
 from crfr.train.log import Log
 from crfr.train.retention import kept
 from crfr.train.state import State, init_state
-from crfr.train.step import Update, compile_update
+from crfr.train.step import Settings, Update, compile_update
 from crfr.train.watchdog import Watchdog
 from crfr.views.augment import Augmentation
 from crfr.views.methods import parse_method
@@ -59,8 +59,8 @@ def make_rate(config: Config, images: int) -> tuple[optax.Schedule, int]:
 
 def plan_training(
     config: Config, classes: int, rate: optax.Schedule, mesh: Mesh | AbstractMesh, tx: Any = None
-) -> tuple[Callable[[], State], State, dict[str, Any], Array]:
-    """(makes the first state, its shapes, the keywords of the update, the run's key) of a config;
+) -> tuple[Callable[[], State], State, Settings, Array]:
+    """(makes the first state, its shapes, the settings of the update, the run's key) of a config;
     the mesh may be of devices that are not there.
 
     `tx`: an optax transformation instead of the config's optimizer.
@@ -72,23 +72,23 @@ def plan_training(
     first_key, run_key = jax.random.split(jax.random.key(config.seed))
     weight = config.distance_weight
     init = partial(init_state, network, classes, tx, first_key, mesh.size)
-    settings = {
-        "mesh": mesh,
-        "method": method,
-        "augmentation": Augmentation(**config.augment),
-        "network": network,
-        "margin": dict(config.margin),
-        "distance_weight": method.distance_weight if weight is None else weight,
-        "classes": classes,
-        "sample": config.softmax.sample,
-        "chunk": config.softmax.chunk,
-        "bn_group": config.model.bn_group,
-        "bn_frozen": config.model.bn_frozen,
-        "rates": config.optimizer.rates.to_dict(),
-        "rate": rate,
-        "tx": tx,
-        "on_nan": config.run.on_nan,
-    }
+    settings = Settings(
+        mesh=mesh,
+        method=method,
+        augmentation=Augmentation(**config.augment),
+        network=network,
+        margin=dict(config.margin),
+        distance_weight=method.distance_weight if weight is None else weight,
+        classes=classes,
+        sample=config.softmax.sample,
+        chunk=config.softmax.chunk,
+        bn_group=config.model.bn_group,
+        bn_frozen=config.model.bn_frozen,
+        rates=config.optimizer.rates.to_dict(),
+        rate=rate,
+        tx=tx,
+        on_nan=config.run.on_nan,
+    )
     return init, jax.eval_shape(init), settings, run_key
 
 
@@ -99,7 +99,7 @@ def compile_training(
     `tx` as in `plan_training`.
     """
     init, shapes, settings, key = plan_training(config, classes, rate, mesh, tx)
-    update, constants = compile_update(shapes, key=key, **settings)
+    update, constants = compile_update(shapes, settings, key)
     place = sharding.state_sharding(shapes, mesh)
     return jax.jit(init, out_shardings=place), shapes, update, constants
 

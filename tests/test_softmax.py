@@ -18,11 +18,11 @@ from crfr import main
 from crfr.errors import InputError
 from crfr.model import resnet
 from crfr.model.sampling import draw_sample, sample_size
-from crfr.model.softmax import class_scores
+from crfr.model.softmax import Head, class_scores
 from crfr.train import log, sharding
 from crfr.train.checkpoint import Checkpoints
 from crfr.train.state import State, init_state, make_optimizer, padded_classes
-from crfr.train.step import compile_update
+from crfr.train.step import Settings, compile_update
 from crfr.views.augment import Augmentation
 from crfr.views.methods import parse_method
 
@@ -72,8 +72,8 @@ def scores_of(embeddings, centres, label, *, devices, chunk=0, classes=CLASSES, 
 
     def loss(embeddings, centres, label):
         real = jnp.arange(len(centres)) < classes
-        place = settings(*margin), mesh, chunk, embeddings.dtype
-        found = class_scores(embeddings, centres, label, real, *place)
+        head = Head(settings(*margin), mesh, chunk, embeddings.dtype)
+        found = class_scores(embeddings, centres, label, real, head)
         return (found[0] * weight).sum(), found
 
     by_branch = jax.NamedSharding(mesh, jax.P(None, sharding.AXIS))
@@ -257,10 +257,14 @@ def step_of(method, devices, *, dtype="float32", margin=MARGINS[0], tx="sgd", sa
     state = jax.jit(init, out_shardings=sharding.state_sharding(shapes, mesh))(jax.random.key(0))
     method = parse_method(method)
     update, constants = compile_update(
-        shapes, mesh=mesh, method=method, augmentation=Augmentation(), key=jax.random.key(5),
-        network=network, rate=lambda _: 0.1, tx=tx, margin=settings(*margin), classes=CLASSES,
-        distance_weight=method.distance_weight, sample=sample, chunk=chunk, bn_group=0,
-        bn_frozen=True, rates=EVEN, on_nan="stop",
+        shapes,
+        Settings(
+            mesh=mesh, method=method, augmentation=Augmentation(), network=network,
+            rate=lambda _: 0.1, tx=tx, margin=settings(*margin), classes=CLASSES,
+            distance_weight=method.distance_weight, sample=sample, chunk=chunk, bn_group=0,
+            bn_frozen=True, rates=EVEN, on_nan="stop",
+        ),
+        jax.random.key(5),
     )  # fmt: skip
     return mesh, state, update, constants
 

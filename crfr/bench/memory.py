@@ -27,7 +27,7 @@ from crfr.model.sampling import sample_size
 from crfr.recipe import Config, check_config
 from crfr.train import sharding
 from crfr.train.state import State
-from crfr.train.step import jit_update
+from crfr.train.step import Settings, jit_update
 from crfr.views.augment import view_bank
 from crfr.views.degrade import SIDE
 
@@ -113,11 +113,11 @@ def bytes_of(tree: Any) -> int:
 
 
 def formula(
-    config: Config, state: State, settings: dict[str, Any], bank: Any, devices: int
+    config: Config, state: State, settings: Settings, bank: Any, devices: int
 ) -> dict[str, int]:
     """What a step needs on each device by the sizes of its parts (docs/scaling.md)."""
     images = config.batch // devices
-    branches, width = len(settings["method"].views), config.model.embedding
+    branches, width = len(settings.method.views), config.model.embedding
     rows = state.params["classes"].shape[0] // devices
     part = rows
     if config.softmax.sample < 1:
@@ -142,7 +142,7 @@ def formula(
         "images and views": images * pixels * (1 + 4 * branches),
         "embeddings": 2 * 4 * branches * config.batch * width,  # gathered, and their gradient
         "logits": 2 * 4 * branches * config.batch * chunk,  # cosines, and the softmax
-        "activations": branches * images * activation_bytes(settings["network"], state),
+        "activations": branches * images * activation_bytes(settings.network, state),
     }
 
 
@@ -159,11 +159,11 @@ def bench_memory(
     _, state, settings, key = plan_training(
         config, classes, lambda _: config.schedule.learning_rate, mesh
     )
-    matrices = view_bank(settings["method"].resolutions, settings["augmentation"].crop)
+    matrices = view_bank(settings.method.resolutions, settings.augmentation.crop)
     images = jax.ShapeDtypeStruct((config.batch, SIDE, SIDE, 3), jnp.uint8)
     label = jax.ShapeDtypeStruct((config.batch,), jnp.int32)
     constants = jax.eval_shape(lambda: (key, matrices))
-    compiled = jit_update(state, **settings).lower(state, images, label, *constants).compile()
+    compiled = jit_update(state, settings).lower(state, images, label, *constants).compile()
     memory = compiled.memory_analysis()
     if memory is None:
         raise InputError(f"{mesh.devices.flat[0].device_kind}: its compiler tells no memory")
