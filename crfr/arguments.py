@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from crfr.errors import InputError, unknown
+from crfr.errors import InputError, one_line, unknown
 
 Flags = flags.FlagValues
 
@@ -246,4 +246,4 @@ def _one_line(error: BaseException) -> str:
         error = error.args[0]
     message = str(error.args[0] if error.args else error)
     text = re.sub(r'Other fields present: ".*"\n', "", message, flags=re.S)
-    return " ".join(text.split())
+    return one_line(text)

@@ -1,5 +1,6 @@
 """One function a command.  Only these read a config; what they call gets plain arguments."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from functools import partial
@@ -8,7 +9,7 @@ from typing import Any
 
 import jax
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import Array
 
 from crfr import agreement, environment
@@ -23,7 +24,7 @@ from crfr.evaluate.verification import kfold_accuracy
 from crfr.model.branches import group_span
 from crfr.model.margin import check_margin
 from crfr.networks import build, build_for_evaluation
-from crfr.recipe import Config, check_config
+from crfr.recipe import Config, check_config, defaults
 from crfr.starting import start_from
 from crfr.train import loop, schedule, sharding
 from crfr.train.checkpoint import Checkpoints
@@ -31,7 +32,7 @@ from crfr.train.finite import FiniteCheck
 from crfr.train.log import Log
 from crfr.train.retention import kept
 from crfr.train.state import State, init_state
-from crfr.train.step import Update, compile_update
+from crfr.train.step import Settings, Update, compile_update
 from crfr.train.watchdog import Watchdog
 from crfr.views.augment import Augmentation
 from crfr.views.methods import parse_method
@@ -57,9 +58,9 @@ def make_rate(config: Config, images: int) -> tuple[optax.Schedule, int]:
 
 
 def plan_training(
-    config: Config, classes: int, rate: optax.Schedule, mesh: Mesh, tx: Any = None
-) -> tuple[Callable[[], State], State, dict[str, Any], Array]:
-    """(makes the first state, its shapes, the keywords of the update, the run's key) of a config;
+    config: Config, classes: int, rate: optax.Schedule, mesh: Mesh | AbstractMesh, tx: Any = None
+) -> tuple[Callable[[], State], State, Settings, Array]:
+    """(makes the first state, its shapes, the settings of the update, the run's key) of a config;
     the mesh may be of devices that are not there.
 
     `tx`: an optax transformation instead of the config's optimizer.
@@ -68,26 +69,26 @@ def plan_training(
     span = group_span(config.batch, config.model.bn_group, mesh.size)
     network, configured = build(config, span, rate)
     tx = configured if tx is None else tx
-    weight = config.distance_weight
     first_key, run_key = jax.random.split(jax.random.key(config.seed))
+    weight = config.distance_weight
     init = partial(init_state, network, classes, tx, first_key, mesh.size)
-    settings = {
-        "mesh": mesh,
-        "method": method,
-        "augmentation": Augmentation(**config.augment),
-        "network": network,
-        "margin": dict(config.margin),
-        "distance_weight": method.distance_weight if weight is None else weight,
-        "classes": classes,
-        "sample": config.softmax.sample,
-        "chunk": config.softmax.chunk,
-        "bn_group": config.model.bn_group,
-        "bn_frozen": config.model.bn_frozen,
-        "rates": config.optimizer.rates.to_dict(),
-        "rate": rate,
-        "tx": tx,
-        "on_nan": config.run.on_nan,
-    }
+    settings = Settings(
+        mesh=mesh,
+        method=method,
+        augmentation=Augmentation(**config.augment),
+        network=network,
+        margin=dict(config.margin),
+        distance_weight=method.distance_weight if weight is None else weight,
+        classes=classes,
+        sample=config.softmax.sample,
+        chunk=config.softmax.chunk,
+        bn_group=config.model.bn_group,
+        bn_frozen=config.model.bn_frozen,
+        rates=config.optimizer.rates.to_dict(),
+        rate=rate,
+        tx=tx,
+        on_nan=config.run.on_nan,
+    )
     return init, jax.eval_shape(init), settings, run_key
 
 
@@ -98,14 +99,14 @@ def compile_training(
     `tx` as in `plan_training`.
     """
     init, shapes, settings, key = plan_training(config, classes, rate, mesh, tx)
-    update, constants = compile_update(shapes, key=key, **settings)
+    update, constants = compile_update(shapes, settings, key)
     place = sharding.state_sharding(shapes, mesh)
     return jax.jit(init, out_shardings=place), shapes, update, constants
 
 
 def make_verify(config: Config, benchmark: Benchmark, mesh: Mesh) -> Any:
     """The function that measures a state on a benchmark at 112 px, as the sweep would (fig. 15)."""
-    network, _ = build_for_evaluation(config.to_dict())
+    network = build_for_evaluation(config.to_dict())
     embed = compile_embed(network, mesh)
 
     def verify(state: State) -> dict[str, Any]:
@@ -148,63 +149,69 @@ def train(
     def prepare() -> tuple[Source, Benchmark | None]:
         check_config(config)
         check_margin(config.margin.name, config.margin.gradient)
+        Augmentation(**config.augment)
         build(config, group_span(config.batch, config.model.bn_group, mesh.size), lambda _: 0.0)
         data = source or open_source(config.data)
         if data.classes < 2:
             raise InputError(f"{config.data}: {data.classes} identities; training needs 2 or more")
-        measured = benchmark
-        if measured is None and config.run.benchmark:
-            measured = load_benchmark(config.run.benchmark)
-        if config.run.keep_best and measured is None:
+        make_rate(config, len(data))
+        spec = config.run.benchmark
+        if config.run.keep_best and not (benchmark or spec):
             raise InputError(
                 f"--config.run.keep_best={config.run.keep_best}: nothing tells which are the best; "
                 "give --config.run.benchmark"
             )
-        return data, measured
+        return data, benchmark or (load_benchmark(spec) if spec else None)
 
     source, benchmark = agreement.together(prepare)
     values = json.loads(config.to_json())
     if jax.process_count() > 1:
-        data = {"data": sample_digest(source, config.run.skip_unreadable)}
-        made = environment.versions() | {"commit": environment.commit()}
-        agreement.require_same(flat(values, "config.") | data | made)
-    rate, total = make_rate(config, len(source))
-    init, shapes, update, constants = compile_training(config, source.classes, rate, mesh)
+        data = sample_digest(source, config.run.skip_unreadable)
+        made = environment.versions() | {"commit": environment.commit(), "data": data}
+        agreement.require_same(flat(values, "config.") | made)
+    with contextlib.ExitStack() as opened:
+        agreement.on_leader(lambda: opened.enter_context(open_workdir(workdir, values, defaults())))
+        agreement.together(lambda: see_config(workdir, values))
+        return _train(config, workdir, source, benchmark, mesh)
 
-    agreement.on_leader(lambda: open_workdir(workdir, values))
-    agreement.together(lambda: see_config(workdir, values))
-    run = config.run
+
+def _train(
+    config: Config, workdir: Path, source: Source, benchmark: Benchmark | None, mesh: Mesh
+) -> int:
+    """`train` in a work directory that is open."""
+    run, (rate, total) = config.run, make_rate(config, len(source))
+    init, shapes, update, constants = compile_training(config, source.classes, rate, mesh)
     folder, epoch = checkpoint_folder(workdir, {"run": run}), len(source) / config.batch  # in steps
     keep = partial(kept, latest=run.keep, every=run.keep_every * epoch, best=run.keep_best)
     with Checkpoints(folder, keep) as checkpoints:
-        check_own_checkpoints(workdir, folder, checkpoints.steps())
+        agreement.on_leader(lambda: check_own_checkpoints(workdir, folder, checkpoints.steps()))
         start, weights = checkpoints.choose(), None
         if start >= total:
             print(f"{workdir}: finished at step {start}")
             return start
+        size = {"classes": source.classes, "images": len(source)}
         if start:
-            facts = {"classes": source.classes, "images": len(source)}
-            agreement.on_leader(lambda: check_same_data(workdir, **facts))
-            state = checkpoints.restore(start, shapes, sharding.state_sharding(shapes, mesh))
+            agreement.on_leader(lambda: check_same_data(workdir, **size))
+            place = sharding.state_sharding(shapes, mesh)
+            state = checkpoints.restore(start, shapes, place, source.classes)
             print(f"{workdir}: goes on from step {start} of {total}")
         else:
             state = init()
             if config.init.weights:
-                network, _ = build_for_evaluation(config.to_dict())
-                state, weights = start_from(config.init.weights, network, state)
+                like = build_for_evaluation(config.to_dict())
+                state, weights = start_from(config.init.weights, like, state)
+        kind = jax.devices()[0].device_kind
         facts = {
             "step": start,
             "weights": weights,
-            "devices": {"count": mesh.size, "kind": jax.devices()[0].device_kind},
+            "devices": {"count": mesh.size, "kind": kind},
             "processes": jax.process_count(),
-            "classes": source.classes,
-            "images": len(source),
+            **size,
         }
         agreement.on_leader(lambda: record_start(workdir, **facts))
         print(
             f"{config.method}: {config.model.name}, {len(source):,} images of {source.classes:,} "
-            f"identities, {total} steps of {config.batch} on {mesh.size} x "
-            f"{jax.devices()[0].device_kind}"
+            f"identities, {total} steps of {config.batch} on {mesh.size} x {kind}"
             + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""),
             flush=True,
         )

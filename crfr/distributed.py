@@ -21,15 +21,15 @@ from typing import Any, NoReturn
 import jax
 
 from crfr.agreement import SharedError, leader
-from crfr.errors import InputError
+from crfr.errors import InputError, actionable, first_line
 
 BEYOND = 60  # seconds: JAX's own limits lie behind ours, for it ends a process by an abort
 FAILED = "crfr/failed"  # key of the coordinator's store: exit code, process and words
 WATCHING = 1.0  # seconds between two looks at it
 WEEK = 7 * 24 * 3600  # seconds
 LOST = 75  # exit code: another process was lost (EX_TEMPFAIL of sysexits.h)
-# What JAX raises where another process is gone, by the words of its transports
-GONE = re.compile(r"gloo|nccl|rccl|connection (reset|closed)|heartbeat|coordination", re.I)
+# What JAX raises where another process is gone
+GONE = re.compile(r"gloo|nccl|rccl|connection (reset|closed)|heartbeat|coordination|barrier", re.I)
 
 
 @contextlib.contextmanager
@@ -49,9 +49,9 @@ def joined(
     not heard of any more is given up.  In others than process 0 stdout leads nowhere from here on.
 
     Raises InputError where nothing is detected or the processes differ in their devices; a process
-    that cannot reach the others ends with code 2.  Inside, an error that is not everybody's ends
-    this process at once: with code 2 for an InputError, LOST where it comes of another one's end,
-    130 for Ctrl-C, else 1.
+    that does not meet the others in time ends with code LOST.  Inside, an error that is not
+    everybody's ends this process at once: with code 2 for an InputError and a full or forbidden
+    disk, LOST where it comes of another one's end, 130 for Ctrl-C, else 1.
     """
     _initialize(coordinator, processes, process, connect_timeout, lost_after)
     over, ending = threading.Event(), threading.Lock()
@@ -111,14 +111,14 @@ def _initialize(
     # detection asks environments, name servers and APIs, and lets through whatever they raise
     except Exception as error:
         if not explicit and "coordinator_address should be defined" in str(error):
-            hint = "".join(f"; {_first_line(str(w.message))}" for w in warned)
+            hint = "".join(f"; {first_line(w.message)}" for w in warned)
             raise InputError(
                 "--distributed: finds no Slurm step (srun), Open MPI, Kubernetes job or TPU pod "
                 "here; give --coordinator=HOST:PORT --processes=N --process=I, I from 0 and HOST "
                 f"that of process 0{hint}"
             ) from error
         raise InputError(
-            f"--distributed: cannot start ({_first_line(str(error))}); give another "
+            f"--distributed: cannot start ({first_line(error)}); give another "
             "--coordinator=HOST:PORT, or --coordinator, --processes and --process where the "
             "cluster's own settings do not serve"
         ) from error
@@ -179,31 +179,39 @@ def _give_up(
         file=sys.stderr,
         flush=True,
     )
-    os._exit(2)
+    os._exit(LOST)  # a host that comes late is no fault of the command
 
 
 def _leave(error: BaseException, ending: threading.Lock) -> NoReturn:
     """Tell the others why this process has failed, and end it at once: leaving in good order would
     wait for them, and they for us.
     """
+    gone = _of_another(error)
+    if gone:  # the watcher may learn from that one why, and end this process with it
+        time.sleep(2 * WATCHING)
     ending.acquire()  # and keep: a process ends once, for one reason
-    if isinstance(error, jax.errors.JaxRuntimeError | ValueError) and GONE.search(str(error)):
-        text = (
-            f"has lost another process ({_first_line(str(error))}), which may have said why; the "
-            "same command goes on from the last checkpoint"
-        )
-        _end(text, LOST)
-    if isinstance(error, InputError):
-        text, code = str(error), 2
+    if gone:
+        text = f"has lost another process ({first_line(error)}), which may have said why; the same"
+        _end(f"{text} command goes on from the last checkpoint", LOST, _last())
+    if (text := actionable(error)) is not None:
+        code = 2
     elif isinstance(error, KeyboardInterrupt):
         text, code = "interrupted", 130
     else:
         traceback.print_exception(error)
-        text, code = _first_line(f"{type(error).__name__}: {error}"), 1
+        text, code = first_line(f"{type(error).__name__}: {error}"), 1
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # it is there: another one has failed too
         _client().key_value_set(FAILED, f"{code} {jax.process_index()} {text}")
     # for the others to see it while this process is still connected to them
     _end(text, code, linger=2 * WATCHING)
+
+
+def _of_another(error: BaseException) -> bool:
+    """Whether an error comes of another process's end."""
+    kinds = jax.errors.JaxRuntimeError | ValueError | TimeoutError  # the last is Orbax's
+    # servers that data come from close connections too, which an InputError says
+    ours = isinstance(error, kinds) and not isinstance(error, InputError)
+    return ours and GONE.search(str(error)) is not None
 
 
 def _watch(over: threading.Event, ending: threading.Lock) -> None:
@@ -215,16 +223,19 @@ def _watch(over: threading.Event, ending: threading.Lock) -> None:
             continue  # none has; or the coordinator is gone, upon which JAX ends this process
         ending.acquire()
         code, process, text = failed.split(" ", 2)
-        # the coordinator goes last, for JAX aborts those that it leaves behind
-        linger = 4 * WATCHING if leader() else 0.0
-        _end(f"ends, for process {process} has failed: {text}", int(code), linger)
+        _end(f"ends, for process {process} has failed: {text}", int(code), _last())
+
+
+def _last() -> float:
+    """Seconds for which the coordinator waits: JAX aborts those that it leaves behind."""
+    return 4 * WATCHING if leader() else 0.0
 
 
 def _end(text: str, code: int, linger: float = 0.0) -> NoReturn:
     where = f"crfr: process {jax.process_index()} of {jax.process_count()}"
     print(f"{where}: {text}", file=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
     time.sleep(linger)
     for child in multiprocessing.active_children():  # readers of data
         child.terminate()
@@ -236,7 +247,3 @@ def _client() -> Any:
     from jax._src import distributed
 
     return distributed.global_state.client
-
-
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no reason given"])[0][:300]

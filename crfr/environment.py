@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from crfr.errors import InputError
+from crfr.errors import BusyError, InputError
 from crfr.urls import public
 
 PACKAGES = (
@@ -116,7 +116,7 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def locked(folder: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
-    """Keep other processes from a folder that is there; InputError `busy` where one has it, or
+    """Keep other processes from a folder that is there; BusyError `busy` where one has it, or
     wait until it has not.
     """
     lock = os.open(folder, os.O_RDONLY)
@@ -126,7 +126,7 @@ def locked(folder: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError as error:
-                raise InputError(busy) from error
+                raise BusyError(busy) from error
         yield
     finally:
         os.close(lock)

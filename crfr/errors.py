@@ -7,6 +7,7 @@ prints it and exits with code 2; any other exception is a defect in crfr and kee
 
 import difflib
 from collections.abc import Iterable
+from errno import EACCES, EDQUOT, ENOSPC, EPERM, EROFS
 
 from crfr.urls import public
 
@@ -21,8 +22,33 @@ class InputError(ValueError):
         super().__init__(public(message))
 
 
+class BusyError(InputError):
+    """Another process works in a folder."""
+
+
 class SpecError(InputError):
     """A spec that names nothing in data that are there, and may be sound."""
+
+
+def first_line(error: object) -> str:
+    """The first line of what an error says, or its type where it says nothing; 300 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def one_line(error: object) -> str:
+    """What an error says, without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def actionable(error: BaseException) -> str | None:
+    """The line for an error that a person can act on: an InputError, or that of a disk that is
+    full or may not be written; None for a defect of crfr.
+    """
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EACCES, EPERM, EROFS):
+        return f"{one_line(error)}; make room or choose another place"
+    return None
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:

@@ -104,7 +104,7 @@ def measure_kind(config: Config, methods: list[str], source: Source, mesh: Mesh)
 
 def measure_embedding(config: Config, mesh: Mesh) -> Embedding:
     """Time the network of a config in evaluation, with random weights."""
-    network, _ = build_for_evaluation(config.to_dict())
+    network = build_for_evaluation(config.to_dict())
     batch = -(-config.run.eval_batch // mesh.size) * mesh.size
     init = jax.jit(network.init, out_shardings=sharding.replicated(mesh))
     variables = init(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))

@@ -5,7 +5,6 @@ command that needs them, so that errors in the arguments come at once.
 """
 
 import sys
-from errno import EACCES, EDQUOT, ENOSPC, EPERM, EROFS
 from logging import CRITICAL, getLogger
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from crfr.arguments import (
     string,
 )
 from crfr.bench.main import bench
-from crfr.errors import InputError, unknown
+from crfr.errors import InputError, actionable, unknown
 from crfr.sharing import card, export
 from crfr.usage import calibrate, embed, search, verify
 
@@ -205,13 +204,11 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     try:
         run(sys.argv[1:])
-    except InputError as error:
-        print(f"crfr: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in (ENOSPC, EDQUOT, EACCES, EPERM, EROFS):
+    except (InputError, OSError) as error:
+        text = actionable(error)
+        if text is None:
             raise
-        print(f"crfr: {error}; make room or choose another place", file=sys.stderr)
+        print(f"crfr: {text}", file=sys.stderr)
         sys.exit(2)
 
 

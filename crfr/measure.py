@@ -106,7 +106,7 @@ def sweep(
 
 def _in_precision(encoder: Encoder, precision: str) -> Encoder:
     if encoder.network is None:
-        raise InputError(
+        raise agreement.SharedError(
             f"{encoder.model}: has its own precision; leave out --precision={precision}, which "
             "is for models of crfr"
         )
@@ -117,7 +117,7 @@ def _in_precision(encoder: Encoder, precision: str) -> Encoder:
 def _require_same(encoder: Encoder, benchmarks: Sequence[Benchmark]) -> None:
     """Refuse what several processes cannot sweep, and processes that are not alike."""
     if encoder.network is None:
-        raise InputError(
+        raise agreement.SharedError(
             f"{encoder.model}: only models of crfr are swept in several processes; leave out "
             "--distributed"
         )

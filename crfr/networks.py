@@ -17,8 +17,8 @@ def build(config: Config, span: int, rate: optax.Schedule) -> tuple[Any, Any]:
     return network, make_optimizer(learning_rate=rate, **config.optimizer.to_dict())
 
 
-def build_for_evaluation(values: dict[str, Any]) -> tuple[Any, Any]:
-    """(network, optimizer) of a saved config, the network in float32 whatever it was trained in."""
+def build_for_evaluation(values: dict[str, Any]) -> Any:
+    """The network of a saved config, in float32 whatever it was trained in."""
     config: Config = ConfigDict(values)
     config.model.dtype = "float32"
-    return build(config, 1, lambda _: 0.0)
+    return build(config, 1, lambda _: 0.0)[0]

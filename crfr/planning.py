@@ -20,7 +20,7 @@ from crfr.model.branches import group_span
 from crfr.model.margin import check_margin
 from crfr.model.weights import weight_settings
 from crfr.networks import build, build_for_evaluation
-from crfr.recipe import Config, check_config
+from crfr.recipe import Config, check_config, defaults
 from crfr.report import paper
 from crfr.starting import find_weights, is_file
 from crfr.train import sharding
@@ -152,7 +152,7 @@ def make_runs(
             if config.run.checkpoints:
                 config.run.checkpoints = f"{config.run.checkpoints.rstrip('/')}/{name}"
             run = Run(method, seed, config, out / "train" / name, out / "sweep" / name, steps)
-            check_same_config(run.workdir, json.loads(config.to_json()))
+            check_same_config(run.workdir, json.loads(config.to_json()), defaults())
             if latest_step(run.workdir):
                 check_same_data(run.workdir, classes=source.classes, images=len(source))
             runs.append(run)
@@ -165,7 +165,7 @@ def check_weights(runs: Sequence[Run]) -> None:
     for run in runs:
         start = (run.config.init.weights, run.config.model.to_json())
         if start[0] and not latest_step(run.workdir) and start not in seen:
-            find_weights(start[0], build_for_evaluation(run.config.to_dict())[0])
+            find_weights(start[0], build_for_evaluation(run.config.to_dict()))
             seen.append(start)
 
 

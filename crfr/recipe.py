@@ -1,5 +1,6 @@
 """The config: the paper's recipe as the default of every key, and the arguments of config files."""
 
+import json
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -86,6 +87,11 @@ def recipe() -> Config:
         }
     )
     return config.lock()  # a key that is not above cannot be set
+
+
+def defaults() -> dict[str, Any]:
+    """The recipe as a nested dict of JSON values."""
+    return json.loads(recipe().to_json())
 
 
 def check_config(config: Config) -> None:

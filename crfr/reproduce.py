@@ -5,7 +5,6 @@ seed by seed each method is trained and swept and the page written anew, so that
 results.  The same command again goes on.
 """
 
-import contextlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 from crfr import commands, environment, measure
 from crfr.data.benchmarks import load_benchmarks, split_specs
 from crfr.data.records import open_source
-from crfr.errors import InputError, unknown
+from crfr.errors import BusyError, InputError, unknown
 from crfr.estimate import Work, cost_key, embedding_key, measure_all, sweep_work, table, work_of
 from crfr.evaluate import results
 from crfr.planning import (
@@ -141,12 +140,7 @@ def reproduce(
 
     def carry_out(run: Run) -> bool:
         """Train and sweep; False where another process does."""
-        run.workdir.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(environment.locked(run.workdir, "busy"))
-            except InputError:
-                return False
+        try:
             commands.train(run.config, run.workdir, source=source, benchmark=verified)
             measure.sweep(
                 str(run.workdir),
@@ -157,6 +151,8 @@ def reproduce(
                 protocols=drawn,
                 batch=run.config.run.eval_batch,
             )
+        except BusyError:
+            return False
         return True
 
     def write_page() -> None:

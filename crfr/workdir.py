@@ -1,7 +1,9 @@
 """The work directory of a run: its config and its starts (docs/architecture.md, Files)."""
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from crfr.errors import InputError
 from crfr.urls import public
 
 CONFIG, RUN, CHECKPOINTS = "config.json", "run.json", "checkpoints"
+MARKER = "commit_success.txt"  # Orbax's own, its last file of a checkpoint; it holds no data
 SHARED_WITHIN = 60  # seconds: network file systems show new files late
 
 
@@ -58,25 +61,43 @@ def checkpoint_folder(workdir: Path, config: dict[str, Any]) -> str:
     return config["run"].get("checkpoints") or str(workdir / CHECKPOINTS)
 
 
+def checkpoint_path(folder: str | Path) -> epath.Path:
+    """A folder of checkpoints, there or not, local or a bucket's; InputError where the bucket's
+    file system is not installed.
+    """
+    if "://" not in str(folder):
+        return epath.Path(Path(folder).resolve())
+    try:
+        path = epath.Path(folder)
+        path.is_dir()
+    except ImportError as error:
+        raise InputError(f"{folder}: needs the extra: pip install 'crfr[gcs]'") from error
+    return path
+
+
 def latest_step(workdir: Path) -> int:
-    """The step of the latest checkpoint, unchecked; 0 where there is none, or no work directory."""
+    """The step of the latest complete checkpoint, unchecked; 0 without one or a work directory."""
     if not (workdir / CONFIG).is_file():
         return 0
-    folder = epath.Path(checkpoint_folder(workdir, read_config(workdir)))
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return max((int(name) for name in names if name.isdecimal()), default=0)
+    name = checkpoint_folder(workdir, read_config(workdir))
+    folder = checkpoint_path(name)
+    paths = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
+    if "://" in name:  # there a save has its name from its first file on
+        paths = [path for path in paths if (path / MARKER).exists()]
+    return max((int(path.name) for path in paths), default=0)
 
 
-def check_same_config(workdir: Path, config: dict[str, Any]) -> None:
+def check_same_config(workdir: Path, config: dict[str, Any], defaults: dict[str, Any]) -> None:
     """Refuse a config that is not the run's, but for keys under `run` other than the place of its
     checkpoints.
 
-    `config` is nested, of JSON values.  A run that has no checkpoint yet may have any.
+    `config` is nested, of JSON values, and so are the `defaults` of keys that the run's crfr did
+    not have.  A run that has no checkpoint yet may have any.
     """
     if not latest_step(workdir):
         return
     place = "run.checkpoints"
-    before, now = ({place: "", **flat(c)} for c in (read_config(workdir), _public(config)))
+    before, now = flat(defaults) | flat(read_config(workdir)), flat(_public(config))
     differing = [
         f"{key} (was {before.get(key)!r}, now {now.get(key)!r})"
         for key in sorted({*before, *now})
@@ -89,19 +110,26 @@ def check_same_config(workdir: Path, config: dict[str, Any]) -> None:
         )
 
 
-def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
-    """Make the work directory, or check that its run has this config (`check_same_config`).
+@contextlib.contextmanager
+def open_workdir(workdir: Path, config: dict[str, Any], defaults: dict[str, Any]) -> Iterator[None]:
+    """Make the work directory, or check that its run has this config (`check_same_config`), and
+    keep other trainings from it for a `with`.
 
-    Raises InputError naming the differing keys, or where the folder cannot be written.
+    Raises InputError naming the differing keys, or where the folder cannot be written; BusyError
+    where another training works in it.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        check_same_config(workdir, config)
-        environment.write_json(workdir / CONFIG, _public(config))
-    except OSError as error:
-        raise InputError(
-            f"--workdir={workdir}: {error.strerror}; choose a folder that can be written"
-        ) from error
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            busy = f"--workdir={workdir}: another crfr train works there; wait until it has ended"
+            stack.enter_context(environment.locked(workdir, busy))
+            check_same_config(workdir, config, defaults)
+            environment.write_json(workdir / CONFIG, _public(config))
+        except OSError as error:
+            raise InputError(
+                f"--workdir={workdir}: {error.strerror}; choose a folder that can be written"
+            ) from error
+        yield
 
 
 def see_config(workdir: Path, config: dict[str, Any]) -> None:

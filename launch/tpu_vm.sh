@@ -14,6 +14,6 @@ shift 2
 
 # quoted once more, for the shells of the hosts
 printf -v arguments ' %q' "$@"
-# a dropped connection ends its shell; exec makes crfr the one that hears of it
+# exec: a SIGHUP for a connection that drops goes to crfr then, which saves and ends with 129
 exec gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --batch-size=all \
   --command="exec \"\${CRFR:-\$HOME/crfr/.venv/bin/crfr}\"$arguments --distributed"

@@ -55,7 +55,7 @@ def tiny(tmp_path_factory) -> Path:
 
     from configs.baseline import get_config
     from crfr import apply, environment
-    from crfr.networks import build_for_evaluation
+    from crfr.networks import build
     from crfr.train.checkpoint import Checkpoints
     from crfr.train.state import init_state
 
@@ -66,7 +66,7 @@ def tiny(tmp_path_factory) -> Path:
     config.model.update({"width": 4, "embedding": 16})
     environment.write_json(workdir / "config.json", config.to_dict())
     environment.write_json(workdir / "run.json", [{"classes": 3}])
-    network, tx = build_for_evaluation(config.to_dict())
+    network, tx = build(config, 1, lambda _: 0.0)
     with Checkpoints(workdir / "checkpoints", lambda steps, _: {*steps}) as checkpoints:
         checkpoints.save(1, jax.jit(partial(init_state, network, 3, tx))(jax.random.key(0)))
     apply.calibrate(

@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -199,6 +200,21 @@ def test_memory_for_devices_that_are_not_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "libtpu", None)
     with pytest.raises(InputError, match=r"topology=v5e:9x9: JAX has no such topology here"):
         main.run([*words, "--topology=v5e:9x9"])
+
+
+def test_the_model_of_speed_by_hand_and_in_the_docs():
+    from benchmarks import scaling
+
+    # 8 devices of 125,000 classes, 40 M parameters: 6 x 1024 x 512 x 125,000 FLOP at 200 T
+    found = scaling.times(8, 1024, 125_000, 512, 160_000_000, chunked=False)
+    assert found.backbone == pytest.approx(128 * 6.2e9 / 200e12)
+    assert found.head == pytest.approx(1.966e-3, rel=1e-3)
+    # 280 MB of gradients, 1.835 MB of embeddings, twice as much of their gradient, and 33 kB
+    assert found.communication == pytest.approx((280e6 + 3 * 1.835e6 + 33e3) / 50e9, rel=1e-4)
+    assert scaling.times(1, 128, 1, 512, 160_000_000, chunked=True).communication < 1e-7
+    text = Path(scaling.__file__).parents[1].joinpath("docs/scaling.md").read_text()
+    for size, form in ((scaling.SIZES[0], "plain"), (scaling.SIZES[-1], "sampled")):
+        assert scaling.row(*size, form) in text
 
 
 def test_communication_is_read_from_the_program():

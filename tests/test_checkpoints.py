@@ -118,6 +118,30 @@ def test_a_damaged_step_is_set_aside_and_the_one_before_restores(folder, damage,
     assert capsys.readouterr().err == ""
 
 
+def test_files_that_cannot_be_read(folder, capsys, monkeypatch):
+    """A bad disk, or files that go while they are looked at: no traceback, the step before."""
+    from crfr.train import manifest
+
+    measure, read = manifest._measure, manifest.read
+
+    def bad(work):
+        def fail(path):
+            if "/6/" in f"{path}/":
+                raise OSError(5, "Input/output error")
+            return work(path)
+
+        return fail
+
+    monkeypatch.setattr(manifest, "_measure", bad(measure))
+    assert restore(folder) == 3
+    assert "_METADATA: cannot be read (Input/output error)" in capsys.readouterr().err
+    monkeypatch.setattr(manifest, "read", bad(read))
+    assert restore(folder) == 3
+    assert "(manifest.json: [Errno 5] Input/output error)" in capsys.readouterr().err
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.accuracies([3, 6]) == {}
+
+
 def test_where_no_step_is_sound_all_are_named_and_none_is_moved(folder):
     (folder / "6/default/_METADATA").unlink()
     flip(folder / "3/default/manifest.ocdbt", 40)
@@ -159,6 +183,57 @@ def test_a_manifest_that_cannot_be_written_fails_the_save(folder, monkeypatch):
     assert restore(folder, ALL) == 6
     save(folder, (9,))
     assert sorted(os.listdir(folder)) == ["3", "6", "9"]  # what the failed save left is gone
+
+
+def test_no_array_is_padded_or_cut_to_another_shape(folder):
+    """Nor one of another name given, nor one that is not there."""
+    a, c = STATE["a"], STATE["b"]["c"]
+    with Checkpoints(folder) as checkpoints:
+        for wanted in ({"a": a, "b": {"c": c[:39]}}, {"a": a, "b": {"d": c}}, {"a": a}):
+            places = jax.tree.map(lambda leaf: leaf.sharding, wanted)
+            with pytest.raises(InputError, match=r"6: does not restore .*another step of \[3, 6\]"):
+                checkpoints.restore(6, wanted, places)
+
+
+def test_a_network_is_restored_without_the_rest(tmp_path):
+    """Class matrix and optimizer may be of any size: a sweep has no room for them."""
+    network = {"params": {"a": {"kernel": jnp.ones((2, 3))}}, "batch_stats": {"m": jnp.arange(3.0)}}
+    params = {"backbone": network["params"], "classes": jnp.ones((4, 5))}
+    whole = {"params": params, "batch_stats": network["batch_stats"], "opt_state": [params, None]}
+    with Checkpoints(tmp_path, ALL) as checkpoints:
+        checkpoints.save(1, whole)
+    place = jnp.ones(1).sharding
+    with Checkpoints(tmp_path) as checkpoints:
+        found = checkpoints.restore_network(1, jax.eval_shape(lambda: network), place)
+        jax.tree.map(np.testing.assert_array_equal, found, network)
+        other = {**network, "params": {"a": {"kernel": jnp.ones((3, 2))}}}
+        with pytest.raises(InputError, match="1: does not restore"):
+            checkpoints.restore_network(1, other, place)
+
+
+def test_a_process_that_is_lost_during_a_save_is_no_full_disk(folder, monkeypatch):
+    """Several processes end with 75 then, and not with "make room"."""
+    waits: list[bool] = []
+    late = jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out. Id: save:9")
+
+    def commit():
+        if waits.pop():
+            raise TimeoutError(
+                "Timed out while waiting for async_commit_complete barrier."
+            ) from late
+
+    def run(*errors):
+        waits[:] = [False, False, True]
+        with Checkpoints(folder, ALL) as checkpoints:
+            monkeypatch.setattr(checkpoints._manager, "wait_until_finished", commit)
+            for error in errors:
+                raise error
+            checkpoints.wait()
+
+    with pytest.raises(TimeoutError):
+        run()
+    with pytest.raises(KeyError):  # the first error is the one to report
+        run(KeyError())
 
 
 @pytest.mark.parametrize(
@@ -216,6 +291,14 @@ def test_accuracies_on_another_benchmark_are_not_compared(tmp_path):
         assert checkpoints.accuracies([1, 2, 3]) == {2: 0.7, 3: 0.6}
         assert checkpoints.accuracies([1]) == {1: 0.99}
     assert restore(folder, asked="best") == 2
+
+
+def test_a_step_before_the_latest_is_saved_too(folder):
+    """Orbax would leave it out without a word."""
+    save(folder, (4,))
+    assert sorted(os.listdir(folder)) == ["3", "4", "6"]
+    with pytest.raises(InputError, match=r"could not be saved .*already exists"):
+        save(folder, (4,))
 
 
 def test_the_best_of_steps_that_nobody_verified(saved):

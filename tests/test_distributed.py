@@ -9,13 +9,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import hosts
+import jax
 import numpy as np
 import pytest
 
-from crfr import agreement, main
+from crfr import agreement, distributed, main
 from crfr.errors import InputError
 from crfr.train import sharding
 from crfr.workdir import flat, see_config
@@ -77,9 +81,10 @@ def test_two_processes_are_one(tmp_path):
 # Joins, differs in what the mode says, and says so; then process 1 fails or waits to be killed.
 PROCESS = """
 import os, sys, time
+import jax
 from crfr import agreement, distributed
 from crfr.errors import InputError
-number, port, mode = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+number, port, mode, folder = int(sys.argv[1]), *sys.argv[2:]
 place = (None, None, None) if mode in ("fails", "breaks") else ("127.0.0.1:" + port, 2, number)
 with distributed.joined(*place, connect_timeout=100, lost_after=600):
     for facts in ({"seed": 1, "data": number}, {"jax": "1"} | ({"commit": "x"} if number else {})):
@@ -97,8 +102,19 @@ with distributed.joined(*place, connect_timeout=100, lost_after=600):
             print(error, file=sys.stderr)
     assert agreement.gather("é" * 700 * number) == ["", "é" * 700]
     print("alike", number, flush=True)
-    if mode == "fails" and number:
-        raise InputError("image 7 does not decode")
+    if mode == "fails":  # a save, in process 1; process 0 waits for it, in the thread that saves
+        import jax.numpy as jnp
+        from crfr.train.checkpoint import Checkpoints, Sealed
+        from crfr.train import sharding
+        place, written = sharding.by_example(sharding.make_mesh()), Sealed.async_save
+        class Full:
+            def result(self, timeout=None):
+                raise OSError(28, "No space left on device")
+        async def full(*words, **named):
+            return [*(await written(*words, **named)), *([Full()] if number else [])]
+        Sealed.async_save = full
+        with Checkpoints(folder, lambda steps, _: {*steps}) as checkpoints:
+            checkpoints.save(1, {"a": jax.jit(lambda: jnp.ones(4), out_shardings=place)()})
     if mode == "breaks" and number:
         raise KeyError("surprise")
     while True:
@@ -110,7 +126,7 @@ with distributed.joined(*place, connect_timeout=100, lost_after=600):
 MODES = ("fails", "breaks", "killed")
 
 
-def start_pair(mode: str) -> list[subprocess.Popen]:
+def start_pair(mode: str, folder: Path) -> list[subprocess.Popen]:
     """Two of PROCESS: one pair in what looks like a Slurm step, one like Open MPI's, one told."""
     port = str(20000 + (os.getpid() * 3 + MODES.index(mode)) % 10000)
     common = {"PYTHONPATH": str(hosts.ROOT), "XLA_FLAGS": "", "JAX_COORDINATOR_PORT": port}
@@ -123,14 +139,14 @@ def start_pair(mode: str) -> list[subprocess.Popen]:
         mpi |= {f"OMPI_COMM_WORLD_{n}": str(i) for n in ("RANK", "LOCAL_RANK")}
         mpi |= {"OMPI_COMM_WORLD_SIZE": "2"}
         around = {"fails": slurm, "breaks": mpi}.get(mode, {})
-        command = [sys.executable, "-c", PROCESS, str(i), port, mode]
+        command = [sys.executable, "-c", PROCESS, str(i), port, mode, str(folder)]
         pair.append(subprocess.Popen(command, env=os.environ | common | around, **pipes))
     return pair
 
 
-def test_errors_end_all_processes():
+def test_errors_end_all_processes(tmp_path):
     """Those of one process by themselves are told to the other, a killed one is missed."""
-    pairs = {mode: start_pair(mode) for mode in MODES}
+    pairs = {mode: start_pair(mode, tmp_path) for mode in MODES}
     for line in pairs["killed"][0].stdout:
         if line.startswith("alike"):
             break
@@ -146,13 +162,49 @@ def test_errors_end_all_processes():
         assert "process 1 of 2 differs from process 0 in commit ('x', not absent)" in errors
         assert errors.count("process 1 of 2: no such file\n") == 1  # on_leader runs it in 0 alone
     assert codes["fails"] == [2, 2]
-    assert f"crfr: {told} image 7 does not decode\n" in ends["fails"][0]
-    assert ends["fails"][1].endswith("crfr: process 1 of 2: image 7 does not decode\n")
+    full = f"{tmp_path}: the checkpoint could not be saved ([Errno 28] No space left on device)"
+    assert f"crfr: {told} {full}" in ends["fails"][0]
+    assert f"crfr: process 1 of 2: {full}" in ends["fails"][1].splitlines()[-1]
     assert codes["breaks"] == [1, 1]
     assert f"crfr: {told} KeyError: 'surprise'\n" in ends["breaks"][0]
     assert "Traceback" in ends["breaks"][1]
     assert codes["killed"] == [75, -signal.SIGKILL]
     assert "crfr: process 0 of 2: has lost another process (" in ends["killed"][0]
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+LATE = jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out. Id: save:9")
+COMMIT = TimeoutError("Timed out while waiting for async_commit_complete barrier.")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (jax.errors.JaxRuntimeError("Gloo: Connection reset by peer"), 75, "has lost another proc"),
+        (LATE, 75, "has lost another process"),
+        (caused(COMMIT, LATE), 75, "has lost another process (Timed out while waiting for async"),
+        (InputError("https://h/x.rec: Connection reset by peer"), 2, "https://h/x.rec: Connection"),
+        (PermissionError(13, "Permission denied", "/x"), 2, "'/x'; make room or choose another pl"),
+        (KeyError("barrier"), 1, "KeyError: 'barrier'"),
+    ],
+)
+def test_what_an_error_of_one_process_is(error, code, text, monkeypatch, capsys):
+    """And where it comes of another one's end, the watcher may learn why before it is reported."""
+    told, slept, ending = [], [], threading.Lock()
+    client = SimpleNamespace(key_value_set=lambda *words: told.append(words))
+    monkeypatch.setattr(distributed, "_client", lambda: client)
+    monkeypatch.setattr(time, "sleep", lambda seconds: slept.append((seconds, ending.locked())))
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit) as ended:
+        distributed._leave(error, ending)
+    assert ended.value.code == code
+    assert text in capsys.readouterr().err
+    assert len(told) == (code != 75)
+    assert slept[0] == (2 * distributed.WATCHING, code != 75)  # the watcher may act meanwhile
 
 
 def crfr(*words: str) -> subprocess.Popen:
@@ -188,7 +240,7 @@ def test_a_start_that_fails_says_why():
     for message, run in runs.items():
         (line,) = [text for text in errors[message].splitlines() if text.startswith("crfr: ")]
         assert line.startswith(f"crfr: --distributed: {message}")
-        assert run.returncode == 2
+        assert run.returncode == (75 if message.startswith("after") else 2)
         assert "Traceback" not in errors[message]
 
 

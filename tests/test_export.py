@@ -29,7 +29,7 @@ from crfr.evaluate.encoders import load_encoder
 from crfr.evaluate.exported import read_onnx_metadata, unpack
 from crfr.model.fold import fold
 from crfr.model.losses import unit
-from crfr.networks import build_for_evaluation
+from crfr.networks import build, build_for_evaluation
 from crfr.recipe import recipe, shrink
 from crfr.train.checkpoint import Checkpoints
 from crfr.train.sharding import make_mesh
@@ -61,7 +61,7 @@ def workdir(tmp_path_factory):
     config.data = "https://me:s3cret@host/home/me/faces/train.rec?sig=s3cret+faces:identities=2"
     config.init.weights = "/home/me/weights/r50.pth"
     values = json.loads(config.to_json())
-    network, tx = build_for_evaluation(values)
+    network, tx = build(config, 1, lambda _: 0.0)
     state = jax.jit(partial(init_state, network, 2, tx))(jax.random.key(0))
     # statistics of its own features, so that embeddings differ as a trained network's do
     variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}

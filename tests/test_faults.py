@@ -88,7 +88,7 @@ attempt("read", lambda: Checkpoints(disk / "c").choose())
 attempt("go on", lambda: Checkpoints(disk / "damaged", keep).choose())
 attempt("save", save)
 attempt("new", lambda: Checkpoints(disk / "new", keep))
-attempt("workdir", lambda: open_workdir(disk / "run", {}))
+attempt("workdir", lambda: open_workdir(disk / "run", {}, {}).__enter__())
 """
 
 

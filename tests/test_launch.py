@@ -198,7 +198,14 @@ while :; do sleep 0.1; done
 
 @pytest.mark.parametrize(
     ("code", "restarts", "requeued"),
-    [("TERM", 50, True), (0, 0, False), (2, 0, False), (75, 19, True), (137, 20, False)],
+    [
+        ("TERM", 50, True),
+        ("TERM", 100, False),
+        (0, 0, False),
+        (2, 0, False),
+        (75, 19, True),
+        (137, 20, False),
+    ],
 )
 def test_the_slurm_job_is_queued_again(tmp_path: Path, code, restarts, requeued):
     """With stand-ins for srun and scontrol; "TERM": the batch shell gets the signal as well."""
@@ -218,7 +225,7 @@ def test_the_slurm_job_is_queued_again(tmp_path: Path, code, restarts, requeued)
             subprocess.run(["pkill", "-TERM", "-P", str(job.pid), "-f", str(srun)], check=True)
         output = job.communicate(timeout=30)[0].decode()
     assert job.returncode == (143 if code == "TERM" else code)
-    arguments = "[--kill-on-bad-exit=1][--gpu-bind=none][crfr][train][--workdir=two words]"
+    arguments = "[--kill-on-bad-exit=0][--gpu-bind=none][crfr][train][--workdir=two words]"
     assert output == arguments + "[--distributed]" + ("{requeue 7}" if requeued else "")
 
 
@@ -261,7 +268,7 @@ def test_the_jobset_is_well_formed():
     assert work["completionMode"] == "Indexed"
     assert work["backoffLimit"] == 0  # all pods start again, or none
     (rule,) = work["podFailurePolicy"]["rules"]
-    assert rule["onExitCodes"]["values"] == [2]
+    assert rule["onExitCodes"]["values"] == [1, 2]
     assert spec["failurePolicy"]["rules"][0]["onJobFailureReasons"] == ["PodFailurePolicy"]
     pod = work["template"]["spec"]
     assert pod["restartPolicy"] == "Never"  # which podFailurePolicy asks for

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from crfr import commands, environment, estimate, main, measure, planning, reproduce
 from crfr.errors import InputError
 from crfr.evaluate.encoders import load_encoder
+from crfr.workdir import open_workdir
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -103,7 +104,12 @@ def unmeasured(monkeypatch):
 def stubs(monkeypatch, unmeasured):
     """Nothing is trained or swept: (what would have been, in its order; the pages' sweeps)."""
     order, pages = [], []
-    monkeypatch.setattr(commands, "train", lambda c, workdir, **_: order.append(workdir.name))
+
+    def train(config, workdir, **_):
+        with open_workdir(workdir, json.loads(config.to_json()), {}):
+            order.append(workdir.name)
+
+    monkeypatch.setattr(commands, "train", train)
     monkeypatch.setattr(measure, "sweep", lambda model, b, r, out, **_: order.append(out))
     monkeypatch.setattr(measure, "finished", lambda out, *_, **__: out in order)
     monkeypatch.setattr(reproduce, "latest_step", lambda workdir: 3 * (workdir.name in order))

@@ -15,13 +15,14 @@ import pytest
 from test_step import EVEN
 
 from crfr import main
+from crfr.errors import InputError
 from crfr.model import resnet
 from crfr.model.sampling import draw_sample, sample_size
-from crfr.model.softmax import class_scores
+from crfr.model.softmax import Head, class_scores
 from crfr.train import log, sharding
 from crfr.train.checkpoint import Checkpoints
 from crfr.train.state import State, init_state, make_optimizer, padded_classes
-from crfr.train.step import compile_update
+from crfr.train.step import Settings, compile_update
 from crfr.views.augment import Augmentation
 from crfr.views.methods import parse_method
 
@@ -71,8 +72,8 @@ def scores_of(embeddings, centres, label, *, devices, chunk=0, classes=CLASSES, 
 
     def loss(embeddings, centres, label):
         real = jnp.arange(len(centres)) < classes
-        place = settings(*margin), mesh, chunk, embeddings.dtype
-        found = class_scores(embeddings, centres, label, real, *place)
+        head = Head(settings(*margin), mesh, chunk, embeddings.dtype)
+        found = class_scores(embeddings, centres, label, real, head)
         return (found[0] * weight).sum(), found
 
     by_branch = jax.NamedSharding(mesh, jax.P(None, sharding.AXIS))
@@ -158,11 +159,20 @@ def test_a_checkpoint_restores_onto_any_number_of_devices(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         for devices in (1, 8, 5):
             wanted, place = state_on(devices)
-            got = checkpoints.restore(3, wanted, place)
+            got = checkpoints.restore(3, wanted, place, 100)
             jax.tree.map(np.testing.assert_array_equal, got, wanted)
             classes = got.params["classes"]
             assert classes.shape[0] == {1: 128, 8: 128, 5: 640}[devices]
             assert len(classes.sharding.device_set) == devices
+        wanted, place = state_on(1)
+        refused = pytest.raises(
+            InputError, match=r"classes is \(384, 4\), expected \(128, 4\) for 400"
+        )
+        with refused:  # rows of zeros are no classes
+            checkpoints.restore(3, wanted, place, 400)
+        wide = jax.tree.map(lambda x: jnp.ones((128, 5)) if x.ndim == 2 else x, wanted)
+        with pytest.raises(InputError, match=r"is \(384, 4\), expected \(128, 5\) for 100"):
+            checkpoints.restore(3, wide, place, 100)
 
 
 def drawn(label, devices, *, fraction, key=0, classes=CLASSES, rows=ROWS):
@@ -247,10 +257,14 @@ def step_of(method, devices, *, dtype="float32", margin=MARGINS[0], tx="sgd", sa
     state = jax.jit(init, out_shardings=sharding.state_sharding(shapes, mesh))(jax.random.key(0))
     method = parse_method(method)
     update, constants = compile_update(
-        shapes, mesh=mesh, method=method, augmentation=Augmentation(), key=jax.random.key(5),
-        network=network, rate=lambda _: 0.1, tx=tx, margin=settings(*margin), classes=CLASSES,
-        distance_weight=method.distance_weight, sample=sample, chunk=chunk, bn_group=0,
-        bn_frozen=True, rates=EVEN, on_nan="stop",
+        shapes,
+        Settings(
+            mesh=mesh, method=method, augmentation=Augmentation(), network=network,
+            rate=lambda _: 0.1, tx=tx, margin=settings(*margin), classes=CLASSES,
+            distance_weight=method.distance_weight, sample=sample, chunk=chunk, bn_group=0,
+            bn_frozen=True, rates=EVEN, on_nan="stop",
+        ),
+        jax.random.key(5),
     )  # fmt: skip
     return mesh, state, update, constants
 

@@ -14,7 +14,7 @@ from crfr.model.branches import embed_branches, group_span
 from crfr.train import sharding
 from crfr.train.schedule import due, learning_rate, steps_of
 from crfr.train.state import decay_mask, init_state, make_optimizer, padded_classes
-from crfr.train.step import compile_update
+from crfr.train.step import Settings, compile_update
 from crfr.views.augment import Augmentation, draw, make_views, view_bank
 from crfr.views.methods import draw_resolutions, parse_method
 
@@ -58,11 +58,15 @@ def setup(
     state = jax.jit(init, out_shardings=sharding.state_sharding(shapes, mesh))(jax.random.key(0))
     method = parse_method(method)
     update, constants = compile_update(
-        shapes, mesh=mesh, method=method, augmentation=Augmentation(), key=jax.random.key(5),
-        network=network, rate=lambda _: rate, tx=tx,
-        margin={"name": margin, "scale": 16.0, "margin": 0.3, "gradient": "true"},
-        distance_weight=method.distance_weight, classes=CLASSES, sample=sample, chunk=chunk,
-        bn_group=group, bn_frozen=frozen, rates=rates, on_nan=on_nan,
+        shapes,
+        Settings(
+            mesh=mesh, method=method, augmentation=Augmentation(), network=network,
+            rate=lambda _: rate, tx=tx,
+            margin={"name": margin, "scale": 16.0, "margin": 0.3, "gradient": "true"},
+            distance_weight=method.distance_weight, classes=CLASSES, sample=sample, chunk=chunk,
+            bn_group=group, bn_frozen=frozen, rates=rates, on_nan=on_nan,
+        ),
+        jax.random.key(5),
     )  # fmt: skip
     return mesh, state, update, constants
 

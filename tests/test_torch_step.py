@@ -12,7 +12,7 @@ import pytest
 from crfr.model import resnet
 from crfr.train import sharding
 from crfr.train.state import init_state, make_optimizer
-from crfr.train.step import compile_update
+from crfr.train.step import Settings, compile_update
 from crfr.views.augment import Augmentation, draw, view_bank
 from crfr.views.methods import draw_resolutions, parse_method
 
@@ -67,22 +67,24 @@ def test_three_steps_have_the_losses_of_crfr():
     state = jax.jit(partial(init_state, network, CLASSES, tx))(jax.random.key(0))
     update, constants = compile_update(
         jax.eval_shape(lambda: state),
-        mesh=mesh,
-        method=method,
-        augmentation=augmentation,
-        key=key,
-        network=network,
-        rate=lambda _: RATE,
-        tx=tx,
-        margin={"name": "arcface", "scale": 16.0, "margin": 0.3, "gradient": "true"},
-        distance_weight=method.distance_weight,
-        classes=CLASSES,
-        bn_group=0,
-        bn_frozen=False,
-        rates=rates,
-        sample=1.0,
-        chunk=0,
-        on_nan="stop",
+        Settings(
+            mesh=mesh,
+            method=method,
+            augmentation=augmentation,
+            network=network,
+            rate=lambda _: RATE,
+            tx=tx,
+            margin={"name": "arcface", "scale": 16.0, "margin": 0.3, "gradient": "true"},
+            distance_weight=method.distance_weight,
+            classes=CLASSES,
+            bn_group=0,
+            bn_frozen=False,
+            rates=rates,
+            sample=1.0,
+            chunk=0,
+            on_nan="stop",
+        ),
+        key,
     )
     training = torch_resnet.Training(
         name="tiny",

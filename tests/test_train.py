@@ -16,9 +16,11 @@ from ml_collections import ConfigDict
 
 from crfr import commands
 from crfr.data.faces import Faces
-from crfr.errors import InputError
+from crfr.errors import BusyError, InputError
 from crfr.evaluate.encoders import load_encoder
-from crfr.recipe import recipe, shrink
+from crfr.recipe import defaults, recipe, shrink
+from crfr.train.checkpoint import Checkpoints
+from crfr.workdir import latest_step, open_workdir
 
 ROOT = Path(__file__).parents[1]
 FAST = "--xla_backend_optimization_level=0"  # XLA's flags in processes of their own: compile fast
@@ -97,6 +99,79 @@ def test_six_steps_equal_three_and_a_resume_and_three_bit_for_bit(tmp_path, sour
     assert commands.train(config, tmp_path / "whole", source=source) == 6
     assert "finished at step 6" in capsys.readouterr().out
     assert len(rows(tmp_path / "whole")) == 6
+
+
+TWICE = """
+import os, signal, sys, time
+import crfr.train.stops as stops
+from crfr.train.sharding import make_mesh
+nohup = "nohup" in sys.argv  # a suite in the background ignores signals too
+signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+with stops.Stops(make_mesh()) as asked:
+    try:
+        for word in sys.argv[1 + nohup:]:
+            os.kill(os.getpid(), getattr(signal, word))
+            print(asked.agreed(), flush=True)
+    finally:
+        time.sleep(60 * sys.argv.count("SIGINT"))  # what an orderly end would wait for
+"""
+
+
+def test_a_second_ctrl_c_ends_at_once_and_other_signals_do_not():
+    def send(*words):
+        command = [sys.executable, "-c", TWICE, *words]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=40)
+        return result.returncode, result.stdout.split(), result.stderr
+
+    assert send("SIGTERM", "SIGTERM", "SIGHUP") == (0, ["15", "15", "15"], "")
+    assert send("SIGHUP", "SIGINT") == (130, ["1"], "")
+    assert send("nohup", "SIGHUP") == (0, ["0"], "")
+
+
+def test_a_run_of_an_older_crfr_goes_on(tmp_path):
+    """A key that it did not have is as if it had the recipe's value."""
+    config = json.loads(small().to_json())
+    old = {name: value for name, value in config.items() if name != "softmax"}
+    (tmp_path / "checkpoints/5").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    with open_workdir(tmp_path, config, defaults()):
+        pass
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    config["softmax"]["chunk"] = 8
+    refused = pytest.raises(InputError, match=r"softmax.chunk \(was 0, now 8\); go on with the old")
+    with refused, open_workdir(tmp_path, config, defaults()):
+        pass
+
+
+def test_checkpoints_in_a_bucket_from_outside(tmp_path, monkeypatch):
+    """Its file system may not be installed, and a save is complete with its last file."""
+    config = small(**{"run.checkpoints": "gs://bucket/run"})
+    (tmp_path / "config.json").write_text(config.to_json())
+
+    class NotInstalled:
+        def __init__(self, _):
+            raise ImportError("gcsfs")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("crfr.workdir.epath.Path", NotInstalled)
+        for look in (lambda: latest_step(tmp_path), lambda: Checkpoints("gs://bucket/run")):
+            with pytest.raises(InputError, match=r"gs://bucket/run: needs the extra: pip install"):
+                look()
+    monkeypatch.setattr("crfr.workdir.checkpoint_path", lambda _: tmp_path / "there")
+    assert latest_step(tmp_path) == 0
+    for step in ("5", "10"):
+        (tmp_path / "there" / step).mkdir(parents=True)
+    (tmp_path / "there/5/commit_success.txt").touch()
+    assert latest_step(tmp_path) == 5
+
+
+def test_a_second_start_does_not_share_the_work_directory(tmp_path, source):
+    """One would delete what the other is about to save."""
+    busy = "another crfr train works there; wait until it has ended"
+    values = json.loads(small("baseline").to_json())
+    with open_workdir(tmp_path, values, {}), pytest.raises(BusyError, match=busy):
+        commands.train(small(), tmp_path, source=source)
+    assert json.loads((tmp_path / "config.json").read_text())["method"] == "baseline"
 
 
 def test_metrics_verification_and_retention(tmp_path, source):

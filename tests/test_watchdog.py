@@ -1,5 +1,6 @@
 """A run that hangs ends with exit code 75 and says where."""
 
+import os
 import subprocess
 import sys
 import time
@@ -11,9 +12,12 @@ from crfr.train.watchdog import EXIT, Watchdog
 
 ROOT = Path(__file__).parents[1]
 HANG = """
-import multiprocessing, time
+import multiprocessing, os, time
 from crfr.train.watchdog import Watchdog
-def wait_for_nothing():
+def wait_for_nothing():  # with a line on its way to a reader who does not read
+    os.dup2(os.pipe()[1], 1)
+    os.write(1, bytes(2**16))
+    print("a line")
     time.sleep(60)
 if __name__ == "__main__":
     reader = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
@@ -31,8 +35,9 @@ if __name__ == "__main__":
 def test_a_hang_is_named_with_its_step_phase_and_stacks():
     started = time.monotonic()
     result = subprocess.run(
-        [sys.executable, "-c", HANG], cwd=ROOT, capture_output=True, text=True, timeout=50
-    )
+        [sys.executable, "-c", HANG], cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": ""},
+        capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
     assert result.returncode == EXIT == 75, result.stderr
     assert 1.2 < time.monotonic() - started < 30
     first = result.stderr.splitlines()[0]

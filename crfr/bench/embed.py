@@ -36,7 +36,7 @@ def network_of(config: Config | None, model: str, mesh: Mesh) -> tuple[ResNet, A
         return encoder.network, encoder.variables, model
     check_config(config)
     assert config is not None
-    network, _ = build_for_evaluation(config.to_dict())
+    network = build_for_evaluation(config.to_dict())
     init = jax.jit(network.init, out_shardings=sharding.replicated(mesh))
     return network, init(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3))), config.model.name
 

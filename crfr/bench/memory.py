@@ -22,13 +22,13 @@ from jax.sharding import AxisType, Mesh
 from crfr import environment
 from crfr.bench.program import elements, size
 from crfr.commands import plan_training
-from crfr.errors import InputError
+from crfr.errors import InputError, first_line
 from crfr.model.norm import AXIS
 from crfr.model.sampling import sample_size
 from crfr.recipe import Config, check_config
 from crfr.train import sharding
 from crfr.train.state import State
-from crfr.train.step import jit_update
+from crfr.train.step import Settings, jit_update
 from crfr.views.augment import view_bank
 from crfr.views.degrade import SIDE
 
@@ -74,7 +74,7 @@ def mesh_of(devices: int, topology: str) -> Mesh:
         found = topologies.get_topology_desc(topology, "tpu").devices
     # RuntimeError without libtpu; its own errors for a name that it does not know
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        first = str(error).strip().splitlines()[0][:200]
+        first = first_line(error)
         raise InputError(
             f"--topology={topology}: JAX has no such topology here ({first}); pip install "
             "'crfr[tpu]' brings TPUs', as v5e:2x4; or give --devices=N for virtual CPU devices"
@@ -112,11 +112,11 @@ def bytes_of(tree: Any) -> int:
 
 
 def formula(
-    config: Config, state: State, settings: dict[str, Any], bank: Any, devices: int
+    config: Config, state: State, settings: Settings, bank: Any, devices: int
 ) -> dict[str, int]:
     """What a step needs on each device by the sizes of its parts (docs/scaling.md)."""
     images = config.batch // devices
-    branches, width = len(settings["method"].views), config.model.embedding
+    branches, width = len(settings.method.views), config.model.embedding
     rows = state.params["classes"].shape[0] // devices
     part = rows
     if config.softmax.sample < 1:
@@ -141,7 +141,7 @@ def formula(
         "images and views": images * pixels * (1 + 4 * branches),
         "embeddings": 2 * 4 * branches * config.batch * width,  # gathered, and their gradient
         "logits": 2 * 4 * branches * config.batch * chunk,  # cosines, and the softmax
-        "activations": branches * images * activation_bytes(settings["network"], state),
+        "activations": branches * images * activation_bytes(settings.network, state),
     }
 
 
@@ -158,11 +158,11 @@ def bench_memory(
     _, state, settings, key = plan_training(
         config, classes, lambda _: config.schedule.learning_rate, mesh
     )
-    matrices = view_bank(settings["method"].resolutions, settings["augmentation"].crop)
+    matrices = view_bank(settings.method.resolutions, settings.augmentation.crop)
     images = jax.ShapeDtypeStruct((config.batch, SIDE, SIDE, 3), jnp.uint8)
     label = jax.ShapeDtypeStruct((config.batch,), jnp.int32)
     constants = jax.eval_shape(lambda: (key, matrices))
-    compiled = jit_update(state, **settings).lower(state, images, label, *constants).compile()
+    compiled = jit_update(state, settings).lower(state, images, label, *constants).compile()
     memory = compiled.memory_analysis()
     if memory is None:
         raise InputError(f"{mesh.devices.flat[0].device_kind}: its compiler tells no memory")

@@ -4,13 +4,20 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+from ml_collections import ConfigDict
+
 from crfr.environment import read_lines
-from crfr.evaluate.encoders import fingerprint, load_state
-from crfr.networks import build_for_evaluation
-from crfr.workdir import latest_step
+from crfr.evaluate.encoders import fingerprint
+from crfr.networks import build
+from crfr.train import sharding
+from crfr.train.checkpoint import Checkpoints
+from crfr.train.state import State, init_state
+from crfr.workdir import checkpoint_folder, latest_step, read_config, read_starts
 
 TIMES = ("seconds", "images_per_second")  # of metrics.jsonl, which differ from run to run
 
@@ -79,7 +86,7 @@ def training(data: Path, epochs: int) -> Work:
         return int(said[1]) if said else 0
 
     def result(folder: Path) -> Any:
-        step, _, state, _ = load_state(folder, None, build_for_evaluation)
+        step, state = _load_state(folder)
         rows = [{n: v for n, v in row.items() if n not in TIMES} for row in _metrics(folder)]
         return step, fingerprint(state), rows
 
@@ -92,6 +99,18 @@ def training(data: Path, epochs: int) -> Work:
         went_on,
         result,
     )
+
+
+def _load_state(workdir: Path) -> tuple[int, State]:
+    """(step, the whole state) of a run at its latest sound step."""
+    config = read_config(workdir)
+    classes = read_starts(workdir)[-1]["classes"]
+    network, tx = build(ConfigDict(config), 1, lambda _: 0.0)
+    shapes = jax.eval_shape(partial(init_state, network, classes, tx), jax.random.key(0))
+    place = sharding.state_sharding(shapes, sharding.make_mesh(1))
+    with Checkpoints(checkpoint_folder(workdir, config)) as checkpoints:
+        step = checkpoints.choose()
+        return step, checkpoints.restore(step, shapes, place, classes)
 
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:

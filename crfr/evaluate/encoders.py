@@ -9,14 +9,13 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 
+from crfr import agreement
 from crfr.errors import InputError
 from crfr.evaluate.exported import SUFFIX, load_stablehlo
 from crfr.evaluate.foreign import load_callable
@@ -25,9 +24,10 @@ from crfr.evaluate.onnx_spec import parse_onnx
 from crfr.model.resnet import ResNet
 from crfr.train import sharding
 from crfr.train.checkpoint import Checkpoints
-from crfr.train.state import State, init_state
-from crfr.workdir import checkpoint_folder, read_config, read_starts
+from crfr.views.degrade import SIDE
+from crfr.workdir import checkpoint_folder, read_config
 
+Build = Callable[[dict[str, Any]], ResNet]  # from a config
 FORMS = "WORKDIR[@STEP|best], FILE.onnx[:KEY=VALUE,...], FILE.stablehlo or module:function"
 
 
@@ -66,15 +66,12 @@ def fingerprint(variables: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_encoder(
-    spec: str,
-    build: Callable[[dict[str, Any]], tuple[ResNet, optax.GradientTransformation]],
-) -> Encoder:
+def load_encoder(spec: str, build: Build) -> Encoder:
     """Load a MODEL; one of crfr at the latest step where none is given, in float32 and replicated.
 
-    `build` makes the network and the optimizer (whose state lies in the checkpoint too) from a
-    config.  Raises InputError for a spec that names nothing, a step that is not there, and a model
-    that does not take faces of 112 px or return one embedding an image.
+    `build` makes the network of a config; of a checkpoint nothing else is read.  Raises InputError
+    for a spec that names nothing, a step that is not there, and a model that does not take faces of
+    112 px or return one embedding an image.
     """
     if Path(spec).is_dir():  # a folder's name may hold anything, an @ and a : too
         return _load_checkpoint(Path(spec), None, build)
@@ -115,33 +112,22 @@ def _is_callable(spec: str) -> bool:
     return len(parts) == 2 and all(n.isidentifier() for part in parts for n in part.split("."))
 
 
-def load_state(
-    workdir: Path, asked: int | str | None, build: Callable
-) -> tuple[int, ResNet, State, dict[str, Any]]:
-    """(step, network, state, config) of a run at a step, "best" or the latest sound one, on every
-    device; `build` is as for `load_encoder`.
-    """
-    config = read_config(workdir)
-    with Checkpoints(checkpoint_folder(workdir, config)) as checkpoints:
-        step = checkpoints.choose(asked)
-        if not step:
-            raise InputError(f"{workdir}: no checkpoint yet; go on with its training")
-        classes = read_starts(workdir)[-1]["classes"]
-        network, tx = build(config)
-        shapes = jax.eval_shape(partial(init_state, network, classes, tx), jax.random.key(0))
-        whole = sharding.replicated(sharding.make_mesh())
-        state = checkpoints.restore(step, shapes, jax.tree.map(lambda _: whole, shapes))
-    return step, network, state, config
-
-
-def _load_checkpoint(workdir: Path, asked: int | str | None, build: Callable) -> Encoder:
+def _load_checkpoint(workdir: Path, asked: int | str | None, build: Build) -> Encoder:
     if (workdir / "saved_model.pb").is_file():
         raise InputError(
             f"{workdir}: is a SavedModel, for TensorFlow alone; name the run that it was exported "
             "from, or export that as ONNX or StableHLO"
         )
-    step, network, state, config = load_state(workdir, asked, build)
-    variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
+    config = agreement.together(lambda: read_config(workdir))
+    with Checkpoints(checkpoint_folder(workdir, config)) as checkpoints:
+        step = checkpoints.choose(asked)
+        if not step:
+            raise agreement.SharedError(f"{workdir}: no checkpoint yet; go on with its training")
+        network = build(config)
+        image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), np.float32)
+        shapes = jax.eval_shape(network.init, jax.random.key(0), image)
+        whole = sharding.replicated(sharding.make_mesh())
+        variables = checkpoints.restore_network(step, shapes, whole)
     return Encoder(
         model=str(workdir),
         step=step,

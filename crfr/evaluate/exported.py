@@ -19,8 +19,8 @@ from jax import export
 from jaxtyping import Float32
 
 from crfr.data.recordio import require_file
-from crfr.errors import InputError
-from crfr.evaluate.foreign import Foreign, as_embeddings, one_line
+from crfr.errors import InputError, one_line
+from crfr.evaluate.foreign import Foreign, as_embeddings
 from crfr.evaluate.onnx_graph import graph_digest, properties
 from crfr.evaluate.onnx_spec import parse_onnx
 

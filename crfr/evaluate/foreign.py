@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from crfr.errors import InputError, unknown
+from crfr.errors import InputError, one_line, unknown
 
 WANTED = "a function takes uint8 RGB [b 112 112 3] and returns one embedding an image, [b d]"
 
@@ -121,8 +121,3 @@ def _described(error: Exception) -> str:
     """Type, message and place of an error, in one line."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} ({one_line(error)}) at {place.filename}:{place.lineno}"
-
-
-def one_line(error: Exception) -> str:
-    """An error's message without its line breaks."""
-    return " ".join(str(error).split())

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from crfr.data.recordio import require_file
-from crfr.errors import InputError, unknown
+from crfr.errors import InputError, one_line, unknown
 from crfr.evaluate.exported import read_onnx_metadata
-from crfr.evaluate.foreign import Foreign, as_embeddings, one_line
+from crfr.evaluate.foreign import Foreign, as_embeddings
 from crfr.evaluate.onnx_graph import ARITHMETIC, external_files, first_operations
 from crfr.evaluate.onnx_spec import LAYOUTS, Numbers, Settings
 

@@ -3,7 +3,7 @@ centres and logits never are.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,17 @@ from crfr.model.norm import AXIS
 from crfr.model.product import cosines
 
 P = jax.P
-Margin = Mapping[str, Any]  # the keywords of `margin_logits`
+
+
+class Head(NamedTuple):
+    """margin: the keywords of `margin_logits`.  chunk: classes whose logits a device holds at a
+    time; 0: all of its own.  dtype: of the network, and of the products (product.py).
+    """
+
+    margin: Mapping[str, Any]
+    mesh: Mesh
+    chunk: int
+    dtype: jnp.dtype
 
 
 def class_scores(
@@ -24,10 +34,7 @@ def class_scores(
     centres: Float[Array, "k d"],
     label: Int[Array, " b"],
     real: Bool[Array, " k"],
-    margin: Margin,
-    mesh: Mesh,
-    chunk: int,
-    dtype: jnp.dtype,
+    head: Head,
 ) -> tuple[Float[Array, " r"], Float[Array, ""]]:
     """(cross-entropy of each branch, training accuracy of the plain cosine over all branches).
 
@@ -36,11 +43,10 @@ def class_scores(
       centres: of any norm, sharded by class; the devices divide k.
       label: rows of `centres`.
       real: False for the rows that are no class.
-      chunk: classes whose logits a device holds at a time; 0: all of its own.
-      dtype: of the network, and of the products (product.py).
     """
-    if chunk:
-        return _chunked(embeddings, centres, label, real, margin, mesh, chunk, dtype)
+    if head.chunk:
+        return _chunked(embeddings, centres, label, real, head)
+    margin, mesh, _, dtype = head
     embeddings = jax.lax.with_sharding_constraint(embeddings, NamedSharding(mesh, P()))
     cosine = cosines(embeddings, losses.unit(centres), dtype)
     cosine = jax.lax.with_sharding_constraint(cosine, NamedSharding(mesh, P(None, None, AXIS)))
@@ -51,20 +57,14 @@ def class_scores(
 
 
 def _chunked(
-    embeddings: Float[Array, "r b d"],
-    centres: Float[Array, "k d"],
-    label: Int[Array, " b"],
-    real: Bool[Array, " k"],
-    margin: Margin,
-    mesh: Mesh,
-    chunk: int,
-    dtype: jnp.dtype,
-) -> tuple[Float[Array, " r"], Float[Array, ""]]:
+    embeddings: Array, centres: Array, label: Array, real: Array, head: Head
+) -> tuple[Array, Array]:
     """`class_scores` with the logits of `chunk` classes at a time, forward and backward.
 
     The forward pass keeps the log of the softmax's denominator alone; the backward pass computes
     the logits again, chunk by chunk: four products of embeddings and centres a step, not three.
     """
+    margin, mesh, chunk, dtype = head
     branches, batch, _ = embeddings.shape
     rows = centres.shape[0] // mesh.size  # of a device
     size = min(chunk, rows)

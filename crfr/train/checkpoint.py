@@ -1,18 +1,21 @@
 """Checkpoints on Orbax: asynchronous, atomic, with a manifest that is checked before a restore."""
 
+import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
-from crfr.errors import InputError
+from crfr import agreement
+from crfr.errors import InputError, first_line
 from crfr.train import manifest, sound
-from crfr.train.retention import ranked
+from crfr.train.sharding import of_classes
+from crfr.train.state import Shapes, check_shapes
+from crfr.workdir import checkpoint_path
 
 SECONDS = 24 * 3600  # that a save may take
 Keep = Callable[[Sequence[int], Mapping[int, float]], set[int]]
@@ -20,7 +23,7 @@ Verification = Mapping[str, Any]  # benchmark: its name, accuracy: a fraction
 
 
 class Sealed(ocp.StandardCheckpointHandler):
-    """Orbax's handler of trees, which writes the manifest before the step's folder gets its name.
+    """Orbax's handler of trees, which writes the manifest before the step counts as complete.
 
     Orbax calls `finalize` in process 0 when all processes have written, in the thread that saves.
     """
@@ -32,31 +35,34 @@ class Sealed(ocp.StandardCheckpointHandler):
         manifest.write(directory, self.verification)
 
 
+def _barrier(*, key: str, timeout_ms: int) -> None:
+    """Orbax's meeting of all processes, but none after a failure: Orbax asks for one in a `finally`
+    too, where a process whose save has failed would wait for those that wait for it.
+    """
+    if (failed := sys.exc_info()[1]) is not None:
+        raise failed
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
+
+
 class Checkpoints:
     """The checkpoints of a run; a context manager that finishes pending saves.
 
-    A step's folder appears under its name only when the save is complete, manifest included, so a
-    killed or failed save leaves the checkpoints before it as they were.  `folder` is local or a
-    bucket's.  `keep` tells which steps are not deleted, from all there are and the accuracies of
-    those that were verified (retention.py); without it they are read only.
+    A step's folder appears under its name, in a bucket is marked as complete, only when the save
+    is, manifest included, so a killed or failed save leaves the checkpoints before it as they were.
+    `folder` is local or a bucket's.  `keep` tells which steps are not deleted, from all there are
+    and the accuracies of those that were verified (retention.py); without it they are read only.
     """
 
     def __init__(self, folder: str | Path, keep: Keep | None = None):
-        self._folder = epath.Path(folder)
-        if "://" not in str(folder):
-            self._folder = epath.Path(Path(folder).resolve())
-        try:
-            there = self._folder.is_dir()
-        except ImportError as error:  # of a bucket's file system
-            raise InputError(f"{folder}: needs the extra: pip install 'crfr[gcs]'") from error
-        if keep is None and not there:
+        self._folder = checkpoint_path(folder)
+        if keep is None and not self._folder.is_dir():
             raise InputError(f"{folder}: no such folder; give the --workdir of a training run")
         self._keep = keep
         self._sealed = Sealed()
         self._verified: dict[int, Verification | None] = {}
         registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-        for kind in (ocp.args.StandardSave, ocp.args.StandardRestore):
-            registry.add(manifest.ITEM, kind, self._sealed)
+        registry.add(manifest.ITEM, ocp.args.StandardSave, self._sealed)
+        registry.add(manifest.ITEM, ocp.args.PyTreeRestore, ocp.PyTreeCheckpointHandler())
         options = ocp.CheckpointManagerOptions(
             create=keep is not None,
             read_only=keep is None,
@@ -65,7 +71,9 @@ class Checkpoints:
             # a folder that cannot be made is reported at once, not after minutes; a slow disk may
             # take its time: the watchdog has the last word
             async_options=ocp.AsyncOptions(
-                timeout_secs=SECONDS, create_directories_asynchronously=False
+                timeout_secs=SECONDS,
+                create_directories_asynchronously=False,
+                barrier_sync_fn=_barrier,
             ),
         )
         try:
@@ -84,7 +92,7 @@ class Checkpoints:
     def __exit__(self, kind: type | None, *_: Any) -> None:
         try:
             self.wait()
-        except InputError:
+        except (InputError, TimeoutError, jax.errors.JaxRuntimeError):
             if kind is None:  # else the error that ends the run is the one to report
                 raise
         finally:
@@ -105,7 +113,7 @@ class Checkpoints:
             "accuracy": found["verification_accuracy"],
         }
         self._sealed.verification = self._verified[step] = verification
-        self._guard(lambda: self._manager.save(step, args=ocp.args.StandardSave(state)))
+        self._guard(lambda: self._manager.save(step, args=ocp.args.StandardSave(state), force=True))
 
     def wait(self) -> None:
         """Wait for pending saves; a save that failed is reported here or at the next save."""
@@ -125,7 +133,7 @@ class Checkpoints:
             if step not in self._verified:
                 try:
                     found = manifest.read(manifest.place(self._folder, step))
-                except ValueError:
+                except (ValueError, OSError):
                     found = None  # is reported when it is to be restored
                 self._verified[step] = found and found["verification"]
         known = {step: v for step in sorted(steps) if (v := self._verified[step])}
@@ -140,53 +148,61 @@ class Checkpoints:
         aside under another name.  Process 0 looks, all get its answer.  Raises InputError, naming
         the files, where the step that is asked for, or every step, is damaged.
         """
-        chosen, refusal = -1, None
-        if jax.process_index() == 0:
-            try:
-                chosen = self._find(asked)
-            except InputError as error:
-                refusal = error
-        chosen = int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
-        if refusal is not None:
-            raise refusal
-        if chosen < 0:
-            raise InputError(f"{self._folder}: no step to restore; process 0 says why")
+        found, mine = [0], self._keep is not None
+
+        def find() -> None:
+            found[0] = sound.find(self._folder, self.steps(), asked, self.accuracies, mine)
+
+        agreement.on_leader(find)
         self._manager.reload()
-        return chosen
+        return int(agreement.gather(str(found[0]))[0])
 
-    def _find(self, asked: int | str | None) -> int:
-        steps = self.steps()
-        if asked is None:
-            return sound.latest(self._folder, steps, set_aside=self._keep is not None)
-        if asked == "best":
-            order = ranked(self.accuracies(steps))
-            if not order:
-                raise InputError(
-                    f"{self._folder}: none of the steps {steps or 'there'} was verified on a "
-                    "benchmark, so none is the best; give a step"
-                )
-            asked = order[0]
-        sound.check(self._folder, steps, int(asked))
-        return int(asked)
-
-    def restore(self, step: int, state: Any, sharding: Any) -> Any:
+    def restore(self, step: int, state: Any, sharding: Any, classes: int = 0) -> Any:
         """The state saved at a step; `state` gives shapes and types, `sharding` the place of each
-        leaf.  The step is one of `choose`: nothing is checked here.
+        leaf.  The step is one of `choose`: no file is checked here.
 
-        Class matrices lose or gain rows of zeros at their end where the number of devices asks for
-        other padding (state.py).  All other shapes follow from the run's config and classes.
+        Class matrices, of `classes` identities, lose or gain rows of zeros at their end where the
+        number of devices asks for other padding (state.py).  Raises InputError where the state has
+        other leaves or shapes than what was saved.
         """
-        target = jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            state,
-            sharding,
+
+        target = _placed(state, sharding)
+        # Orbax pads and cuts what it is asked for with `strict=False`
+        args = jax.tree_util.tree_map_with_path(
+            lambda path, leaf, arg: dataclasses.replace(arg, strict=not of_classes(path, leaf)),
+            target,
+            ocp.checkpoint_utils.construct_restore_args(target),
         )
+        whole = ocp.args.PyTreeRestore(target, restore_args=args)
+        return self._restore(
+            step, whole, lambda saved: check_shapes(saved, _shapes(state), classes)
+        )
+
+    def restore_network(self, step: int, variables: Any, sharding: Any) -> Any:
+        """`params` and `batch_stats` of the backbone alone, as `restore`; nothing else is read."""
+        backbone, statistics = variables["params"], variables["batch_stats"]
+        named = {"params": {"backbone": backbone}, "batch_stats": statistics}
+        target = _placed(named, jax.tree.map(lambda _: sharding, named))
+        args = ocp.checkpoint_utils.construct_restore_args(target)
+        wanted = _shapes(named)
+
+        def check(saved: Shapes) -> None:
+            check_shapes({path: saved[path] for path in wanted if path in saved}, wanted, 0)
+
+        part = ocp.args.PyTreeRestore(target, restore_args=args, partial_restore=True)
+        found = self._restore(step, part, check)
+        return {"params": found["params"]["backbone"], "batch_stats": found["batch_stats"]}
+
+    def _restore(self, step: int, args: Any, check: Callable[[Shapes], None]) -> Any:
         try:
-            # not strict: the rows of the class matrix may be others
-            return self._manager.restore(step, args=ocp.args.StandardRestore(target, strict=False))
-        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+            check(_shapes(self._manager.item_metadata(step).tree))
+            return self._manager.restore(step, args=args)
+        except Exception as error:  # just that is what Orbax raises for an array it cannot read
+            kinds = (OSError, ValueError, KeyError, TypeError)
+            if type(error) is not Exception and not isinstance(error, kinds):
+                raise
             raise InputError(
-                f"{self._folder / str(step)}: does not restore ({_first_line(error)}); use another "
+                f"{self._folder / str(step)}: does not restore ({first_line(error)}); use another "
                 f"step of {self.steps()}, or delete that folder to fall back to the one before"
             ) from error
 
@@ -195,12 +211,23 @@ class Checkpoints:
             write()
         # Orbax and TensorStore report a full disk as OSError, ValueError or RuntimeError by turns
         except (OSError, ValueError, RuntimeError) as error:
+            if isinstance(error.__cause__ or error, jax.errors.JaxRuntimeError):
+                raise  # a process that did not come to the barrier: the disk is well
             raise InputError(
-                f"{self._folder}: the checkpoint could not be saved ({_first_line(error)}); those "
+                f"{self._folder}: the checkpoint could not be saved ({first_line(error)}); those "
                 "before it are whole: make room or rights there and run the same command again"
             ) from error
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
+def _placed(shapes: Any, sharding: Any) -> Any:
+    """What Orbax is to restore, and where."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        sharding,
+    )
+
+
+def _shapes(tree: Any) -> Shapes:
+    leaves = ocp.tree.to_flat_dict(ocp.tree.serialize_tree(tree, keep_empty_nodes=True))
+    return {path: leaf.shape for path, leaf in leaves.items() if hasattr(leaf, "shape")}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from crfr.errors import InputError
+from crfr.agreement import SharedError
 
 Saved = Callable[[], list[int]]  # the steps of the checkpoints
 
@@ -41,7 +41,7 @@ class FiniteCheck:
     """Looks at the loss of every step, one step late, and at the states that are to be saved.
 
     `mode` is one of MODES, `start` the step from which the run goes on, `skipped` the number of
-    steps that were left out before, which is counted further.
+    steps that were left out before, which is counted further.  All processes see the same.
     """
 
     def __init__(self, mode: str, start: int, skipped: int = 0):
@@ -51,7 +51,7 @@ class FiniteCheck:
         self.skipped = skipped
 
     def look(self, step: int, scalars: dict[str, Any], saved: Saved) -> None:
-        """Raise InputError where the loss of a step is not finite, or a hundred were skipped in a
+        """Raise SharedError where the loss of a step is not finite, or a hundred were skipped in a
         row.  `scalars` are on the host or ready on the device; `saved` tells the checkpoints.
         """
         if self._mode == "skip":
@@ -59,14 +59,14 @@ class FiniteCheck:
             self.skipped += left_out
             self._row = self._row + 1 if left_out else 0
             if self._row == IN_A_ROW:
-                raise InputError(
+                raise SharedError(
                     f"{IN_A_ROW} steps in a row, up to step {step}, had a loss or gradients that "
                     f"are not finite: training has diverged; {_remedy(saved)}"
                 )
             return
         loss = float(jax.device_get(scalars["loss"]))
         if not math.isfinite(loss):
-            raise InputError(
+            raise SharedError(
                 f"loss is {loss} at step {step}, the first that is not finite: training has "
                 f"diverged between steps {max(step - 1, self._checked + 1)} and {step}; "
                 f"{_remedy(saved)}, or "
@@ -74,12 +74,12 @@ class FiniteCheck:
             )
 
     def look_at_state(self, step: int, state: Any, saved: Saved) -> None:
-        """Raise InputError where the state after a step, about to be saved, is not finite."""
+        """Raise SharedError where the state after a step, about to be saved, is not finite."""
         paths = [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_flatten_with_path(state)[0]]
         finite = jax.device_get(_finite_leaves(state))
         bad = [path for path, good in zip(paths, finite, strict=True) if not good]
         if bad:
-            raise InputError(
+            raise SharedError(
                 f"{bad[0]} and {len(bad) - 1} other arrays are not finite after step {step}, which "
                 f"is not saved: training has diverged between steps {self._checked + 1} and "
                 f"{step}; {_remedy(saved)}"

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from crfr.agreement import SharedError
 from crfr.environment import read_lines, write_lines
 from crfr.errors import InputError
 
@@ -27,7 +28,6 @@ class Log:
         step: int,
         *,
         tensorboard: bool = False,
-        show: bool = True,
         writes: bool = True,
     ):
         self._writer, self._file, self._start = None, None, time.monotonic()
@@ -42,7 +42,6 @@ class Log:
         self._start -= kept[-1]["seconds"] if kept else 0.0
         # of the run so far: a save writes the line of its step before
         self.skipped = next((r["skipped"] for r in reversed(kept) if "skipped" in r), 0)
-        self._show = show
 
     def __enter__(self) -> "Log":
         return self
@@ -58,7 +57,7 @@ class Log:
         row = {**row, "seconds": round(time.monotonic() - self._start, 3)}
         for name, value in row.items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise InputError(
+                raise SharedError(  # all have the same scalars
                     f"{name} is {value} at step {row['step']}: training has diverged; lower "
                     "schedule.learning_rate or add schedule.warmup_epochs"
                 )
@@ -77,8 +76,7 @@ class Log:
             for name, value in row.items():
                 if name != "step" and isinstance(value, int | float):
                     self._writer.add_scalar(name, value, row["step"])
-        if self._show:
-            print(line, flush=True)
+        print(line, flush=True)
 
 
 def _tensorboard_writer(workdir: Path) -> Any:

@@ -50,8 +50,7 @@ def train(
     `batch` is the global batch, `images` the size of the training set (for epochs), the three
     `..._every` are in steps.  `verify(state)` returns the scalars of a verification row.
     `check` looks at every loss and at the states to be saved; `watchdog` is told the phases.  On
-    SIGTERM or Ctrl-C the loop saves after the update under way and raises SystemExit(128 + signal);
-    a second one ends it at once.
+    signal (stops.py) the loop saves after the update under way and raises SystemExit(128 + signal).
     """
     place = by_example(mesh)
     pending: tuple[int, Scalars] | None = None

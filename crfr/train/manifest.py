@@ -1,7 +1,8 @@
 """The manifest of a checkpoint: name, size and SHA-256 of each of its files.
 
-Orbax checks no data.  The manifest is the last file of a checkpoint to be written, inside its
-folder and before the folder gets its name, so that no save leaves a checkpoint without one.
+Orbax checks no data.  The manifest is the last file of a checkpoint to be written, before the
+folder gets its name or, in a bucket, Orbax's mark of a complete one (MARKER), so that no save
+leaves a complete checkpoint without one.
 """
 
 import hashlib
@@ -13,11 +14,12 @@ from typing import Any
 from etils import epath
 
 from crfr.environment import cores
+from crfr.errors import first_line
+from crfr.workdir import MARKER
 
 ITEM = "default"  # Orbax's name of the folder in a step's that has the data
 FILE = "manifest.json"
 SCHEMA = 1
-MARKER = "commit_success.txt"  # Orbax's own, written after the manifest; it holds no data
 THREADS = 8  # hashing leaves the interpreter to the training
 
 
@@ -41,11 +43,6 @@ def _measure(path: epath.Path) -> dict[str, Any]:
         return {"bytes": file.tell(), "sha256": digest.hexdigest()}
 
 
-def _measure_all(paths: Mapping[str, epath.Path]) -> dict[str, dict[str, Any]]:
-    with ThreadPoolExecutor(min(THREADS, cores())) as pool:
-        return dict(zip(paths, pool.map(_measure, paths.values()), strict=True))
-
-
 def _digest(manifest: Mapping[str, Any]) -> str:
     """Of the manifest itself, but for this entry."""
     rest = {name: value for name, value in manifest.items() if name != "sha256"}
@@ -57,11 +54,14 @@ def write(folder: epath.Path, verification: Mapping[str, Any] | None) -> None:
 
     `verification` (`benchmark`, `accuracy`) is what the state was measured with, or None.
     """
-    paths = {name: path for name, path in _files(folder).items() if name not in (FILE, MARKER)}
+    files = sorted(_files(folder).items())
+    paths = {name: path for name, path in files if name not in (FILE, MARKER)}
+    with ThreadPoolExecutor(min(THREADS, cores())) as pool:
+        measured = list(pool.map(_measure, paths.values()))
     manifest = {
         "schema": SCHEMA,
         "verification": verification,
-        "files": _measure_all(dict(sorted(paths.items()))),
+        "files": dict(zip(paths, measured, strict=True)),
     }
     manifest["sha256"] = _digest(manifest)
     # whole before the folder gets its name, so that no temporary name is needed
@@ -85,21 +85,29 @@ def faults(folder: epath.Path) -> list[str] | None:
     """What of a folder is not as its manifest says, a text a file; None without a manifest."""
     try:
         manifest = read(folder)
-    except ValueError as error:
-        return [f"{FILE}: {error}"]
+        found = _files(folder)
+    except (ValueError, OSError) as error:
+        return [f"{FILE}: {first_line(error)}"]
     if manifest is None:
         return None
-    found, expected = _files(folder), manifest["files"]
-    texts = [f"{name}: missing" for name in expected if name not in found]
-    present: dict[str, epath.Path] = {}
-    for name in (name for name in expected if name in found):
-        size, wanted = found[name].stat().length, expected[name]["bytes"]
-        if size != wanted:
-            texts.append(f"{name}: {size:,} bytes, expected {wanted:,}")
-        else:
-            present[name] = found[name]
-    for name, measured in _measure_all(present).items():
-        sums = measured["sha256"], expected[name]["sha256"]
-        if sums[0] != sums[1]:
-            texts.append(f"{name}: SHA-256 {sums[0][:12]}..., expected {sums[1][:12]}...")
-    return texts
+
+    def fault(item: tuple[str, dict[str, Any]]) -> str | None:
+        name, about = item
+        text = _fault(found[name], about) if name in found else "missing"
+        return text and f"{name}: {text}"
+
+    with ThreadPoolExecutor(min(THREADS, cores())) as pool:
+        return [text for text in pool.map(fault, manifest["files"].items()) if text]
+
+
+def _fault(path: epath.Path, about: Mapping[str, Any]) -> str | None:
+    try:
+        size = path.stat().length
+        if size != about["bytes"]:
+            return f"{size:,} bytes, expected {about['bytes']:,}"
+        digest = _measure(path)["sha256"]
+    except OSError as error:
+        return f"cannot be read ({error.strerror or first_line(error)})"
+    if digest != about["sha256"]:
+        return f"SHA-256 {digest[:12]}..., expected {about['sha256'][:12]}..."
+    return None

@@ -34,9 +34,9 @@ def by_example(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(AXIS))
 
 
-def _of_classes(path: tuple, leaf: Any) -> bool:
+def of_classes(path: tuple, leaf: Any) -> bool:
     """Whether a leaf has a row for each class: the class matrix, and what optimizers keep of it."""
-    return leaf.ndim == 2 and any(getattr(p, "key", None) == "classes" for p in path)
+    return len(leaf.shape) == 2 and any(getattr(p, "key", None) == "classes" for p in path)
 
 
 def state_sharding(state: Any, mesh: Mesh) -> Any:
@@ -47,7 +47,7 @@ def state_sharding(state: Any, mesh: Mesh) -> Any:
     by_class = NamedSharding(mesh, P(AXIS, None))
 
     def place(path: tuple, leaf: Any) -> NamedSharding:
-        return by_class if _of_classes(path, leaf) else replicated(mesh)
+        return by_class if of_classes(path, leaf) else replicated(mesh)
 
     return jax.tree_util.tree_map_with_path(place, state)
 
@@ -62,7 +62,7 @@ def take_rows(tree: Any, rows: Int[Array, " s"], mesh: Mesh) -> Any:
     )
 
     def of(path: tuple, leaf: Any) -> Any:
-        return take(leaf, rows) if _of_classes(path, leaf) else leaf
+        return take(leaf, rows) if of_classes(path, leaf) else leaf
 
     return jax.tree_util.tree_map_with_path(of, tree)
 
@@ -81,6 +81,6 @@ def put_rows(tree: Any, new: Any, rows: Int[Array, " s"], mesh: Mesh) -> Any:
     )
 
     def of(path: tuple, leaf: Any, some: Any) -> Any:
-        return put(leaf, some, rows) if _of_classes(path, leaf) else some
+        return put(leaf, some, rows) if of_classes(path, leaf) else some
 
     return jax.tree_util.tree_map_with_path(of, tree, new)

@@ -1,14 +1,39 @@
 """Which checkpoint to restore: the latest one the files of which are as its manifest says."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from etils import epath
 
 from crfr.errors import InputError
 from crfr.train import manifest
+from crfr.train.retention import ranked
 
 SHOWN = 3  # faults of one step that a message names
+
+
+def find(
+    folder: epath.Path,
+    steps: Sequence[int],
+    asked: int | str | None,
+    accuracies: Callable[[Sequence[int]], Mapping[int, float]],
+    set_aside: bool,
+) -> int:
+    """The step to restore: `asked`, a step or "best" by the `accuracies` of steps, or the latest
+    sound one, as `check` and `latest` do.
+    """
+    if asked is None:
+        return latest(folder, steps, set_aside=set_aside)
+    if asked == "best":
+        order = ranked(accuracies(steps))
+        if not order:
+            raise InputError(
+                f"{folder}: none of the steps {steps or 'there'} was verified on a benchmark, so "
+                "none is the best; give a step"
+            )
+        asked = order[0]
+    check(folder, steps, int(asked))
+    return int(asked)
 
 
 def check(folder: epath.Path, steps: Sequence[int], step: int) -> None:

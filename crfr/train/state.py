@@ -19,6 +19,9 @@ from crfr.views.degrade import SIDE
 CLASS_MULTIPLE = 128
 
 
+Shapes = Mapping[tuple[str, ...], tuple[int, ...]]  # of a tree's leaves, by their paths
+
+
 @flax.struct.dataclass
 class State:
     """step: finished updates, int32.  params: {"backbone": ..., "classes": [k d]}, k padded.
@@ -55,6 +58,22 @@ def init_state(
     real = jnp.arange(rows)[:, None] < classes
     params = {"backbone": variables["params"], "classes": jnp.where(real, 0.01 * drawn, 0)}
     return State(jnp.zeros((), jnp.int32), params, variables["batch_stats"], tx.init(params))
+
+
+def check_shapes(saved: Shapes, wanted: Shapes, classes: int) -> None:
+    """ValueError where the arrays that were saved are not those that are `wanted`, by their paths,
+    but for the rows at the end of class matrices: of `classes` identities none may be missing.
+    """
+    for path, shape in wanted.items():
+        found = saved.get(path)
+        same = found == shape
+        if found and len(shape) == 2 and "classes" in path:
+            same = found[0] >= classes and found[1] == shape[1]
+        if not same:
+            name = ".".join(path)
+            raise ValueError(f"{name} is {found}, expected {shape} for {classes} classes")
+    if more := saved.keys() - wanted.keys():
+        raise ValueError(f"{'.'.join(min(more))} is not expected")
 
 
 def decay_mask(params: Any, norm_and_bias: bool) -> Any:

@@ -2,6 +2,7 @@
 function.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,14 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
 from crfr.model import losses
 from crfr.model.branches import embed_branches
 from crfr.model.resnet import ResNet
 from crfr.model.sampling import Sample, draw_sample
-from crfr.model.softmax import class_scores
+from crfr.model.softmax import Head, class_scores
 from crfr.train.finite import all_finite, keep_where
 from crfr.train.sharding import by_example, put_rows, replicated, state_sharding, take_rows
 from crfr.train.state import State, freeze
@@ -27,6 +27,33 @@ Scalars = dict[str, Float[Array, ""]]
 Update = Callable[[State, Array, Array, Array, Array], tuple[State, Scalars]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the step of a run is, but for its state and its data.
+
+    mesh: a Mesh, or an AbstractMesh where nothing is compiled.  margin: the keywords of
+    `margin_logits`.  classes: identities.  sample, chunk: of the softmax (docs/scaling.md).
+    rates: of state.py's `rates_of`.  rate: the learning rate by the step.  on_nan: "stop" or
+    "skip".
+    """
+
+    mesh: Any
+    method: Method
+    augmentation: Augmentation
+    network: ResNet
+    margin: Mapping[str, Any]
+    distance_weight: float
+    classes: int
+    sample: float
+    chunk: int
+    bn_group: int
+    bn_frozen: bool
+    rates: Mapping[str, float]
+    rate: optax.Schedule
+    tx: optax.GradientTransformation
+    on_nan: str
+
+
 def update(
     state: State,
     images: UInt8[Array, "b h w c"],
@@ -34,21 +61,7 @@ def update(
     key: Array,
     matrices: Float[Array, "s o h w"],
     *,
-    network: ResNet,
-    mesh: Mesh,
-    method: Method,
-    augmentation: Augmentation,
-    margin: Mapping[str, Any],
-    distance_weight: float,
-    classes: int,
-    sample: float,
-    chunk: int,
-    bn_group: int,
-    bn_frozen: bool,
-    rates: Mapping[str, float],
-    rate: optax.Schedule,
-    tx: optax.GradientTransformation,
-    on_nan: str,
+    given: Settings,
 ) -> tuple[State, Scalars]:
     """One training step over a global batch; the randomness of step n is `fold_in(key, n)`.
 
@@ -58,31 +71,34 @@ def update(
     `on_nan` "skip": a step whose loss, gradients or statistics are not finite changes nothing but
     the number of the step, and its scalar `skipped` is 1; "stop": the loop looks at the loss.
     """
+    mesh = given.mesh
     batch, rows = images.shape[0], state.params["classes"].shape[0]
     resolution_key, draw_key, dropout_key, sample_key = jax.random.split(
         jax.random.fold_in(key, state.step + 1), 4
     )
-    which = draw_resolutions(method, resolution_key, batch)
-    draws = draw(augmentation, draw_key, batch)
+    which = draw_resolutions(given.method, resolution_key, batch)
+    draws = draw(given.augmentation, draw_key, batch)
     dropout_keys = jax.random.split(dropout_key, which.shape)
 
     held = state.params, state.opt_state
-    if sample < 1:
+    if given.sample < 1:
         taking_part = draw_sample(
-            label, sample_key, rows=rows, classes=classes, fraction=sample, mesh=mesh
+            label, sample_key, rows=rows, classes=given.classes, fraction=given.sample, mesh=mesh
         )
         old_params, old_opt_state = take_rows(held, taking_part.rows, mesh)
     else:
-        taking_part = Sample(jnp.arange(rows), jnp.arange(rows) < classes, label)
+        taking_part = Sample(jnp.arange(rows), jnp.arange(rows) < given.classes, label)
         old_params, old_opt_state = held
 
+    head = Head(given.margin, mesh, given.chunk, given.network.dtype)
+
     def loss_of(params: Any) -> tuple[Float[Array, ""], tuple[Any, Scalars]]:
-        params = freeze(params, rates)
+        params = freeze(params, given.rates)
         embeddings, batch_stats = embed_branches(
-            network,
+            given.network,
             mesh,
-            bn_group,
-            bn_frozen,
+            given.bn_group,
+            given.bn_frozen,
             params["backbone"],
             state.batch_stats,
             images,
@@ -93,17 +109,10 @@ def update(
         )
         with jax.named_scope("head"):
             cross_entropies, accuracy = class_scores(
-                embeddings,
-                params["classes"],
-                taking_part.label,
-                taking_part.real,
-                margin,
-                mesh,
-                chunk,
-                network.dtype,
+                embeddings, params["classes"], taking_part.label, taking_part.real, head
             )
         distances = losses.distance_terms(embeddings)
-        loss = losses.total(cross_entropies, distances, distance_weight)
+        loss = losses.total(cross_entropies, distances, given.distance_weight)
         scalars = {
             "loss": loss,
             "cross_entropy": cross_entropies.sum(),
@@ -114,10 +123,10 @@ def update(
 
     grads, (batch_stats, scalars) = jax.grad(loss_of, has_aux=True)(old_params)
     with jax.named_scope("optimizer"):
-        changes, opt_state = tx.update(grads, old_opt_state, old_params)
+        changes, opt_state = given.tx.update(grads, old_opt_state, old_params)
         params = optax.apply_updates(old_params, changes)
-    scalars["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
-    if on_nan == "skip":
+    scalars["learning_rate"] = jnp.asarray(given.rate(state.step), jnp.float32)
+    if given.on_nan == "skip":
         finite = all_finite((scalars["loss"], grads, batch_stats))
         params, opt_state, batch_stats = keep_where(
             finite,
@@ -125,23 +134,20 @@ def update(
             (old_params, old_opt_state, state.batch_stats),
         )
         scalars["skipped"] = 1.0 - finite
-    if sample < 1:
+    if given.sample < 1:
         params, opt_state = put_rows(held, (params, opt_state), taking_part.rows, mesh)
     return State(state.step + 1, params, batch_stats, opt_state), scalars
 
 
-def jit_update(
-    state: State, *, mesh: Mesh, method: Method, augmentation: Augmentation, **settings: Any
-) -> Update:
+def jit_update(state: State, settings: Settings) -> Update:
     """The jitted update, to be called as `update(state, images, label, key, matrices)`.
 
-    `state` (arrays or shapes) tells the sharding; the old state is donated.  `settings` are the
-    other keywords of `update`.
+    `state` (arrays or shapes) tells the sharding; the old state is donated.
     """
-    shardings = state_sharding(state, mesh)
-    examples, whole = by_example(mesh), replicated(mesh)
+    shardings = state_sharding(state, settings.mesh)
+    examples, whole = by_example(settings.mesh), replicated(settings.mesh)
     return jax.jit(
-        functools.partial(update, mesh=mesh, method=method, augmentation=augmentation, **settings),
+        functools.partial(update, given=settings),
         donate_argnums=0,
         in_shardings=(shardings, examples, examples, whole, whole),
         out_shardings=(shardings, whole),
@@ -149,20 +155,13 @@ def jit_update(
 
 
 def compile_update(
-    state: State,
-    *,
-    mesh: Mesh,
-    method: Method,
-    augmentation: Augmentation,
-    key: Array,
-    **settings: Any,
+    state: State, settings: Settings, key: Array
 ) -> tuple[Update, tuple[Array, Array]]:
     """(jitted update, constants): call it as `update(state, images, label, *constants)`.
 
     The constants are the run's key and view matrices, on the devices.
     """
-    matrices = view_bank(method.resolutions, augmentation.crop)
+    matrices = view_bank(settings.method.resolutions, settings.augmentation.crop)
     # compiled, because device_put takes no keys to the devices of other processes
-    constants = jax.jit(lambda: (key, matrices), out_shardings=replicated(mesh))()
-    compiled = jit_update(state, mesh=mesh, method=method, augmentation=augmentation, **settings)
-    return compiled, constants
+    constants = jax.jit(lambda: (key, matrices), out_shardings=replicated(settings.mesh))()
+    return jit_update(state, settings), constants

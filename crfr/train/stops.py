@@ -1,5 +1,7 @@
-"""SIGTERM and Ctrl-C: heard by one process, obeyed by all after the same step."""
+"""SIGTERM, Ctrl-C, SIGHUP: heard by one process, obeyed by all after the same step."""
 
+import multiprocessing
+import os
 import signal
 import threading
 from typing import Any
@@ -13,7 +15,9 @@ from crfr.train.sharding import by_example, replicated
 
 
 class Stops:
-    """The signals of a loop, for a `with`; a second one in a process ends it at once.
+    """The signals of a loop, for a `with`; a second Ctrl-C in a process ends it at once, unsaved.
+
+    A second SIGTERM or SIGHUP changes nothing: clusters send them by the half dozen.
 
     Several processes agree by the maximum over a number of each, which they compute every step
     beside the update, so that none of them waits for it: it is read a step later.
@@ -31,7 +35,9 @@ class Stops:
     def __enter__(self) -> "Stops":
         # handlers can be set in the main thread only
         main = threading.current_thread() is threading.main_thread()
-        stops = (signal.SIGTERM, signal.SIGINT) if main else ()
+        stops = [signal.SIGTERM, signal.SIGINT] if main else []
+        if main and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
+            stops.append(signal.SIGHUP)
         self._handlers = {number: signal.signal(number, self._ask) for number in stops}
         return self
 
@@ -40,8 +46,10 @@ class Stops:
             signal.signal(number, handler)
 
     def _ask(self, number: int, _: Any) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
+        if self._asked and number == signal.SIGINT:
+            for child in multiprocessing.active_children():  # readers, which nobody else would end
+                child.kill()
+            os._exit(128 + number)  # an orderly end would wait for the device and for saves
         self._asked.append(number)
 
     def _spread(self, number: int) -> Array:

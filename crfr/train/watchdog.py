@@ -3,7 +3,6 @@
 import faulthandler
 import multiprocessing
 import os
-import sys
 import threading
 from typing import Any
 
@@ -45,14 +44,12 @@ class Watchdog:
                 self._end(*seen)
 
     def _end(self, step: int, name: str) -> None:
-        sys.stdout.flush()
-        print(
+        text = (
             f"crfr: step {step} hangs: {name} has taken {self._seconds:g} s and more "
             f"(run.hang_after); ends with exit code {EXIT}, and the same command goes on from the "
-            "last checkpoint.  What each thread does:",
-            file=sys.stderr,
-            flush=True,
+            "last checkpoint.  What each thread does:\n"
         )
+        os.write(2, text.encode())  # to flush stdout may be what hangs
         faulthandler.dump_traceback(file=2, all_threads=True)
         for child in multiprocessing.active_children():  # readers, which nobody else would end
             child.kill()
