@@ -182,7 +182,7 @@ def test_a_wrong_command_line_is_one_line_and_code_2(tmp_path):
         ("sweep --model=x --benchmark=faces --out=y --thresholds=exakt", "did you mean 'exact'"),
         ("sweep --model=x --benchmark=faces --out=y --degradation=cubic", "did you mean 'bicubic'"),
         (
-            "sweep --model=/no/run --benchmark=faces:identities=2,images=2 --out=y",
+            "sweep --model=/no/run --benchmark=faces:identities=5,images=4 --out=y",
             "no config.json there",
         ),
         ("sweep --model=x --benchmark=facez --out=y", "did you mean 'faces'"),
