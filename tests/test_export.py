@@ -394,6 +394,7 @@ def test_damaged_stablehlo_files_are_refused(files, tmp_path):
 def test_thresholds_go_along_without_paths(native, workdir, tiny, tmp_path):
     table = json.loads((tiny / "runs/tiny/calibration.json").read_text())
     table |= {"model_fingerprint": native.fingerprint, "model": str(workdir)}
+    table["command"] = "crfr calibrate --model=/private/run"
     path = workdir / "calibration.json"
     try:
         path.write_text(json.dumps(table))
