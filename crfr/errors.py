@@ -6,20 +6,32 @@ prints it and exits with code 2; any other exception is a defect in crfr and kee
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 from errno import EACCES, EDQUOT, ENOSPC, EPERM, EROFS
 
 from crfr.urls import public
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # line breaks, colours of a terminal ...
+
+
+def printable(text: str) -> str:
+    """The text in one line, with the control characters that a file's name may hold as \\xNN.
+
+    >>> printable("a\\nb.png")
+    'a\\\\x0ab.png'
+    """
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
 
 class InputError(ValueError):
     """Bad input; the message names the file, record or key, the value, and the remedy.
 
-    What a URL in it may hold of signatures and passwords is left out.
+    It is one line.  What a URL in it may hold of signatures and passwords is left out.
     """
 
     def __init__(self, message: str):
-        super().__init__(public(message))
+        super().__init__(printable(public(message)))
 
 
 class BusyError(InputError):

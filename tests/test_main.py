@@ -238,3 +238,13 @@ def test_help(capsys):
         main.run(["sweep", "--help"])
     assert leave.value.code == 0
     assert "--resolutions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["doctor --out=seen --data=", "report --out=a.html --sweep="])
+def test_an_error_is_one_line_whatever_a_file_is_called(command, tmp_path, monkeypatch):
+    """A line break and a terminal's colours in a name write no lines of their own."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        main.run(f"{command}faces\n\x1b[2J.rec".split(" "))
+    assert "faces\\x0a\\x1b[2J" in str(caught.value)
+    assert str(caught.value).isprintable()

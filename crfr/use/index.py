@@ -8,7 +8,6 @@ place of what is not, and as bytes where that matters.
 
 import json
 import os
-import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from jaxtyping import Float32
 
 from crfr import environment
 from crfr.data.recordio import require_file
-from crfr.errors import InputError
+from crfr.errors import InputError, printable
 from crfr.evaluate.encoders import Encoder
 from crfr.use.faces import Faces
 
@@ -27,7 +26,6 @@ SCHEMA = 1
 ENDINGS = (".npz", ".parquet")
 COLUMNS = ("embedding", "resolution", "found", "path", "path_bytes", "notes")
 AGAIN = "make it again with crfr embed"
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # line breaks, colours of a terminal ...
 # what NumPy and pyarrow (whose errors are of these too) raise; an encrypted or strangely packed zip
 # archive is a RuntimeError or a NotImplementedError
 DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile)
@@ -85,8 +83,7 @@ def check_ending(file: Path) -> None:
 
 def shown(path: bytes) -> str:
     """A file's name as text that can be written anywhere, in one line."""
-    text = path.decode(errors="backslashreplace")
-    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return printable(path.decode(errors="backslashreplace"))
 
 
 def write_index(file: Path, faces: Faces, about: dict[str, Any]) -> None:
