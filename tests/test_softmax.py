@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_step import EVEN
+from updates import EVEN, begin
 
 from crfr import main
 from crfr.errors import InputError
@@ -22,8 +22,6 @@ from crfr.model.softmax import Head, class_scores
 from crfr.train import log, sharding
 from crfr.train.checkpoint import Checkpoints
 from crfr.train.state import State, init_state, make_optimizer, padded_classes
-from crfr.train.step import Settings, compile_update
-from crfr.views.augment import Augmentation
 from crfr.views.methods import parse_method
 
 MARGINS = [("arcface", "true"), ("arcface", "straight-through"), ("cosface", "true")]
@@ -251,22 +249,10 @@ def optimizer(name, rate=0.1):
 
 def step_of(method, devices, *, dtype="float32", margin=MARGINS[0], tx="sgd", sample=1.0, chunk=0):
     """(mesh, state, update, constants) of the training step of a small network."""
-    mesh, network, tx = sharding.make_mesh(devices), small_network(dtype), optimizer(tx)
-    init = partial(init_state, network, CLASSES, tx, devices=devices)
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    state = jax.jit(init, out_shardings=sharding.state_sharding(shapes, mesh))(jax.random.key(0))
-    method = parse_method(method)
-    update, constants = compile_update(
-        shapes,
-        Settings(
-            mesh=mesh, method=method, augmentation=Augmentation(), network=network,
-            rate=lambda _: 0.1, tx=tx, margin=settings(*margin), classes=CLASSES,
-            distance_weight=method.distance_weight, sample=sample, chunk=chunk, bn_group=0,
-            bn_frozen=True, rates=EVEN, on_nan="stop",
-        ),
-        jax.random.key(5),
+    return begin(
+        small_network(dtype), optimizer(tx), CLASSES, method, devices, margin=settings(*margin),
+        sample=sample, chunk=chunk, bn_frozen=True, rate=lambda _: 0.1,
     )  # fmt: skip
-    return mesh, state, update, constants
 
 
 def batch_of(mesh, seed=0):

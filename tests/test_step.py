@@ -7,21 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from updates import ARCFACE, EVEN, begin
 
 from crfr.errors import InputError
 from crfr.model import losses, resnet
 from crfr.model.branches import embed_branches, group_span
 from crfr.train import sharding
 from crfr.train.schedule import due, learning_rate, steps_of
-from crfr.train.state import decay_mask, init_state, make_optimizer, padded_classes
-from crfr.train.step import Settings, compile_update
+from crfr.train.state import decay_mask, make_optimizer, padded_classes
 from crfr.views.augment import Augmentation, draw, make_views, view_bank
 from crfr.views.methods import draw_resolutions, parse_method
 
 BATCH, CLASSES = 32, 50
-
-
-EVEN = {"trunk": 1.0, "head": 1.0, "classes": 1.0}
 
 
 def setup(
@@ -37,7 +34,6 @@ def setup(
     chunk=0,
     on_nan="stop",
 ):
-    mesh = sharding.make_mesh(devices)
     network = resnet.build(
         "tiny",
         embedding=32,
@@ -53,22 +49,11 @@ def setup(
         decay_norm_and_bias=False,
         rates=rates,
     )
-    init = partial(init_state, network, CLASSES, tx, devices=devices)
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    state = jax.jit(init, out_shardings=sharding.state_sharding(shapes, mesh))(jax.random.key(0))
-    method = parse_method(method)
-    update, constants = compile_update(
-        shapes,
-        Settings(
-            mesh=mesh, method=method, augmentation=Augmentation(), network=network,
-            rate=lambda _: rate, tx=tx,
-            margin={"name": margin, "scale": 16.0, "margin": 0.3, "gradient": "true"},
-            distance_weight=method.distance_weight, classes=CLASSES, sample=sample, chunk=chunk,
-            bn_group=group, bn_frozen=frozen, rates=rates, on_nan=on_nan,
-        ),
-        jax.random.key(5),
+    return begin(
+        network, tx, CLASSES, method, devices, margin=ARCFACE | {"name": margin}, sample=sample,
+        chunk=chunk, bn_group=group, bn_frozen=frozen, rates=rates, rate=lambda _: rate,
+        on_nan=on_nan,
     )  # fmt: skip
-    return mesh, state, update, constants
 
 
 def batch_of(mesh, step):

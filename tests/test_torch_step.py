@@ -1,18 +1,16 @@
 """benchmarks/torch_resnet.py: what crfr is timed against does what crfr does, step for step."""
 
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from updates import EVEN, KEY, begin
 
 from crfr.model import resnet
-from crfr.train import sharding
-from crfr.train.state import init_state, make_optimizer
-from crfr.train.step import Settings, compile_update
+from crfr.train.state import make_optimizer
 from crfr.views.augment import Augmentation, draw, view_bank
 from crfr.views.methods import draw_resolutions, parse_method
 
@@ -50,7 +48,6 @@ def float64():
 @pytest.mark.usefixtures("float64")
 def test_three_steps_have_the_losses_of_crfr():
     """Views, network, margin, loss, SGD with its decay and momentum: the losses of three steps."""
-    rates = {"trunk": 1.0, "head": 1.0, "classes": 1.0}
     network = resnet.build(
         "tiny", embedding=WIDTH, dropout=0.0, dtype="float64", param_dtype="float64"
     )
@@ -60,32 +57,11 @@ def test_three_steps_have_the_losses_of_crfr():
         momentum=0.9,
         weight_decay=DECAY,
         decay_norm_and_bias=False,
-        rates=rates,
+        rates=EVEN,
     )
-    mesh, method, augmentation = sharding.make_mesh(1), parse_method("st-m1"), Augmentation()
-    key = jax.random.key(5)
-    state = jax.jit(partial(init_state, network, CLASSES, tx))(jax.random.key(0))
-    update, constants = compile_update(
-        jax.eval_shape(lambda: state),
-        Settings(
-            mesh=mesh,
-            method=method,
-            augmentation=augmentation,
-            network=network,
-            rate=lambda _: RATE,
-            tx=tx,
-            margin={"name": "arcface", "scale": 16.0, "margin": 0.3, "gradient": "true"},
-            distance_weight=method.distance_weight,
-            classes=CLASSES,
-            bn_group=0,
-            bn_frozen=False,
-            rates=rates,
-            sample=1.0,
-            chunk=0,
-            on_nan="stop",
-        ),
-        key,
-    )
+    method, augmentation = parse_method("st-m1"), Augmentation()
+    _, state, update, constants = begin(network, tx, CLASSES, method.name, rate=lambda _: RATE)
+    key = jax.random.key(KEY)
     training = torch_resnet.Training(
         name="tiny",
         method=method.name,
@@ -108,7 +84,6 @@ def test_three_steps_have_the_losses_of_crfr():
     before = np.asarray(state.params["classes"][:CLASSES])
     with torch.no_grad():
         training.centres.copy_(torch.tensor(before))
-    state = jax.device_put(state, sharding.replicated(mesh))
     fast = {"xla_backend_optimization_level": 1}  # at 0, float64 takes six times as long
     compiled = None
     for step in range(STEPS):
