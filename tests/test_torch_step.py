@@ -18,6 +18,9 @@ torch = pytest.importorskip("torch", reason="the network is compared with one in
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import torch_resnet  # noqa: E402
 
+# torch 2.13 imports what it has itself deprecated, once its compiler is asked for
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
 BATCH, CLASSES, STEPS, WIDTH = 8, 20, 3, 16
 RATE = 0.001
 DECAY = 2.0  # so much that a step without it would be another one
