@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from crfr.evaluate.embed import embed_images, make_embed
 from crfr.train import sharding
 from crfr.use import faces, pixels
 from crfr.use import model as using
-from crfr.views.degrade import bank
+from crfr.views.degrade import bank, resize_matrix
 
 rng = np.random.default_rng(0)
 
@@ -41,6 +42,32 @@ def test_large_images_are_resized_in_parts(monkeypatch):
     whole = pixels.resize(image)
     monkeypatch.setattr(pixels, "AT_ONCE", 3 * 47 * 10)
     np.testing.assert_allclose(pixels.resize(image), whole, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(1, 2**15), (2**15, 1), (20, 2**15)])
+def test_long_images_take_little_memory(shape):
+    """The matrix of the longest side in float64, with what lies about while it is made, is 150 MB;
+    and as many images are resized at once as there are cores.
+    """
+    image = noise(*shape)
+    tracemalloc.start()
+    try:
+        found = pixels.resize(image)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 120e6
+    assert pixels._kept.cache_info().currsize * pixels.KEPT * 4 <= 2**26
+    rows, columns = (resize_matrix(side, 112) for side in shape)
+    wanted = np.einsum("oh,hwc,pw->opc", rows, image, columns, optimize=True)
+    np.testing.assert_allclose(found, np.clip(wanted, 0, 255), atol=2e-3)
+
+
+def test_matrices_of_large_sides_are_not_kept():
+    before = pixels._kept.cache_info()
+    assert pixels._matrix(10_000, 112).shape == (112, 10_000)
+    assert pixels._kept.cache_info() == before
+    assert pixels._matrix(9_000, 112) is pixels._matrix(9_000, 112)
 
 
 def test_a_stored_image_embeds_as_the_calibration_reduces_it(model):
