@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import crfr
+from crfr.data.alignment import TEMPLATE
 from crfr.errors import InputError
 from crfr.evaluate.embed import embed_images, make_embed
 from crfr.train import sharding
@@ -107,6 +108,16 @@ def test_inputs_of_all_forms_give_the_same(model, tmp_path):
     assert single.names == ("image 0",)
     np.testing.assert_allclose(single.embedding[0], wanted.embedding[1], atol=1e-6)
     assert model.embed(paths[2])[0].names == (str(paths[2]),)
+
+
+def test_several_faces_of_one_opened_photo(model, tmp_path):
+    """Its pixels are read at its first use, by whichever thread comes first."""
+    photo, points = noise(600, 800), TEMPLATE + 40 * np.arange(8)[:, None, None]
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    wanted = model.embed([photo] * 8, align=points)
+    for _ in range(5):
+        found = model.embed([Image.open(tmp_path / "photo.png")] * 8, align=points)
+        np.testing.assert_allclose(found.embedding, wanted.embedding, atol=1e-6)
 
 
 def test_batches_change_nothing(model, monkeypatch):

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -129,6 +130,22 @@ def test_an_image_of_pillow_is_what_its_file_is():
     np.testing.assert_array_equal(convert_picture(grey, "x").pixels[..., 1], picture()[..., 0])
     with pytest.raises(InputError, match=r"^x: an image of Pillow .*truncated"):
         convert_picture(Image.open(io.BytesIO(encoded(smooth_noise())[:3000])), "x")
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "WEBP"])
+def test_an_opened_image_may_be_given_to_several_threads(format):
+    """Pillow decodes it at its first use, and two threads at once would get half of it each."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    image = np.random.default_rng(0).integers(0, 255, (500, 700, 3), np.uint8)
+    data = encoded(image, format, **({"exif": exif} if format != "GIF" else {}))
+    wanted = convert_picture(Image.open(io.BytesIO(data)), "x")
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(3):
+            opened = Image.open(io.BytesIO(data))
+            for found in threads.map(lambda _, one=opened: convert_picture(one, "x"), range(8)):
+                np.testing.assert_array_equal(found.pixels, wanted.pixels)
+                assert found.notes == wanted.notes
 
 
 def smooth_noise():

@@ -33,7 +33,7 @@ AGAIN = "it is damaged or something else: convert it, or copy it again"
 ORIENTATION = 0x0112  # EXIF 2.32, section 4.6.4 A
 
 
-_turn, _opening = threading.Lock(), threading.Lock()
+_turn, _opening, _lent = threading.Lock(), threading.Lock(), threading.Lock()
 
 
 class Photo(NamedTuple):
@@ -87,8 +87,12 @@ def decode_photo(data: bytes, where: str) -> Photo:
 
 
 def convert_picture(picture: Image.Image, where: str) -> Photo:
-    """An image of Pillow as `decode_photo` of its file would be; InputError likewise."""
-    with _named(where, "an image of Pillow that does not decode", "open it again"):
+    """An image of Pillow as `decode_photo` of its file would be; InputError likewise.
+
+    One at a time: Pillow reads the pixels and the EXIF of an opened file at their first use, and
+    the same image may be in several threads.
+    """
+    with _lent, _named(where, "an image of Pillow that does not decode", "open it again"):
         return _convert(picture, where, False)
 
 
