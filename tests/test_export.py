@@ -19,6 +19,7 @@ import onnx
 import onnxruntime
 import pytest
 from jax import export as jax_export
+from PIL import Image
 from test_fold import NETWORKS, made, relative
 
 import crfr
@@ -359,6 +360,28 @@ def test_a_changed_onnx_graph_is_refused_but_for_settings(files, tmp_path):
     onnx.save(model, path)
     with pytest.raises(InputError, match="how its input is normalised is nowhere said"):
         load_encoder(str(path), build_for_evaluation)
+
+
+@pytest.mark.usefixtures("quick")
+def test_thresholds_in_a_file_are_not_those_of_other_settings(tiny, tmp_path, capsys):
+    """Of a graph that was changed since, and of an input that is made otherwise."""
+    path = tmp_path / "m.onnx"
+    main.run(command(tiny / "runs/tiny", "onnx", path, "--input=float32"))
+    image = np.random.default_rng(5).integers(0, 256, (40, 40, 3), np.uint8)
+    assert crfr.load(path).calibrated
+    model = onnx.load(path)
+    bias = next(w for w in model.graph.initializer if w.name == "dense.bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 1, bias.name))
+    onnx.save(model, tmp_path / "changed.onnx")
+    Image.fromarray(image).save(tmp_path / "face.png")
+    for spec in (f"{path}:color=bgr,mean=0,std=1", f"{tmp_path}/changed.onnx:mean=0,std=1"):
+        loaded = crfr.load(spec)
+        assert not loaded.calibrated
+        with pytest.raises(InputError, match=r"has no thresholds .*make them with crfr calibrate"):
+            loaded.verify(image, image)
+        main.run(["embed", str(tmp_path), f"--model={spec}", f"--out={tmp_path}/i.npz"])
+        main.run(["search", f"{tmp_path}/face.png", f"{tmp_path}/i.npz", f"--model={spec}"])
+        assert "listed by distance: the model has no thresholds" in capsys.readouterr().out
 
 
 def repacked(path, **content):
