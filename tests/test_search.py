@@ -57,6 +57,48 @@ def test_of_equal_rows_the_first_come_first(rows):
     assert ties == sorted(ties)
 
 
+@pytest.mark.parametrize("block", [100, 2000])
+def test_rows_without_a_number_come_last(rows, block):
+    embedding, slope, offset = (array.copy() for array in rows)
+    embedding[[0, 500, 1002], 2] = np.nan
+    query = embedding[3]
+    found = nearest(query, embedding, slope, offset, 1003, block=block)
+    score = slope * (embedding @ query) + offset
+    wanted = np.sort(score[~np.isnan(score)])[::-1]
+    np.testing.assert_allclose(found.score[:1000], wanted, atol=1e-5)
+    assert (found.score[1000:] == -np.inf).all()
+
+
+def test_an_index_with_a_row_without_a_number_is_searched():
+    embedding, sizes = unit(20), np.full(20, 50, np.float32)
+    embedding[4, 1] = np.nan
+    for faiss in (False, True):
+        if faiss:
+            pytest.importorskip("faiss", reason="needs faiss-cpu, the extra faiss")
+        found = search_index(one(embedding[7], 50), index_of(embedding, sizes), None, 20, faiss=faiss)  # fmt: skip  # noqa: E501
+        assert found.hits[0].path == b"7"
+        assert sorted(int(hit.path) for hit in found.hits) == sorted({*range(20)} - {4})
+
+
+def test_more_rows_than_a_block_against_numpy():
+    """Of the length that `crfr search` takes: the rest of the second block is no row."""
+    assert search.BLOCK < 70_000 < 2 * search.BLOCK
+    drawn = np.random.default_rng(1)
+    embedding = drawn.standard_normal((70_000, 8)).astype(np.float32)
+    query = embedding[0]
+    ends = [65_535, 65_536, 69_999]  # of both blocks
+    embedding[ends] = query + np.float32([[0.1], [0.2], [0.3]]) * embedding[ends]
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    sizes = drawn.uniform(7, 112, 70_000).astype(np.float32)
+    found = search_index(one(query, 50), index_of(embedding, sizes), None, 20)
+    distance = 1 - embedding.astype(np.float64) @ query
+    wanted = np.argsort(distance, kind="stable")[:20]
+    assert [int(hit.path) for hit in found.hits] == wanted.tolist()
+    np.testing.assert_allclose([hit.distance for hit in found.hits], distance[wanted], atol=1e-6)
+    assert [hit.resolution for hit in found.hits] == sizes[wanted].tolist()
+    assert {*ends} <= {*wanted.tolist()}
+
+
 def test_faiss_finds_the_same(rows):
     pytest.importorskip("faiss", reason="needs faiss-cpu, the extra faiss")
     embedding, slope, offset = (array[:600] for array in rows)  # without ties
