@@ -12,6 +12,7 @@ from PIL import Image
 
 import crfr
 from crfr.data.alignment import TEMPLATE
+from crfr.data.photos import ORIENTATION
 from crfr.errors import InputError
 from crfr.evaluate.embed import embed_images, make_embed
 from crfr.train import sharding
@@ -118,6 +119,17 @@ def test_several_faces_of_one_opened_photo(model, tmp_path):
     for _ in range(5):
         found = model.embed([Image.open(tmp_path / "photo.png")] * 8, align=points)
         np.testing.assert_allclose(found.embedding, wanted.embedding, atol=1e-6)
+
+
+def test_landmarks_are_those_of_the_upright_photo(model, tmp_path):
+    """A photo taken sideways: its EXIF (6) says to turn it clockwise."""
+    upright, exif = noise(300, 200), Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "x.png", exif=exif)
+    points = TEMPLATE * 0.9 + (60, 150)
+    wanted, found = (model.embed(one, align=points) for one in (upright, tmp_path / "x.png"))
+    np.testing.assert_allclose(found.embedding, wanted.embedding, atol=1e-6)
+    assert found.notes == (("turned by EXIF orientation 6",),)
 
 
 def test_batches_change_nothing(model, monkeypatch):

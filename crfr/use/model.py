@@ -77,8 +77,8 @@ class Model:
             sizes, images of Pillow, paths of image files, lists of these.
           align: None for crops that are aligned already, which are resized to 112 px by antialiased
             bicubic.  For photos the path of a YuNet model, which finds the (largest) face, or its
-            landmarks [n 5 2] (x, y) in px: eyes, tip of the nose, corners of the mouth, left to
-            right as seen.
+            landmarks [n 5 2] (x, y) in px of the upright photo, after it is turned as its EXIF
+            says: eyes, tip of the nose, corners of the mouth, left to right as seen.
           resolution: px, one or n, where it is known better than from the size: of crops that were
             enlarged before.  By default the shorter side of an aligned crop, or the side of the
             aligned square in the photo; both at most 112.
