@@ -227,6 +227,40 @@ WANTED = [
 ]
 
 
+STRANGE = {
+    "a\nb": "a\\x0ab",
+    "c\x1b[2Jd": "c\\x1b[2Jd",
+    "e\u2028f": "e\\u2028f",
+    "g\u202eh": "g\\u202eh",
+}
+
+
+@pytest.mark.parametrize(("name", "shown"), STRANGE.items())
+def test_names_of_unreadable_files_are_one_line_and_said_once(name, shown, tmp_path, tiny, capsys):
+    """Whatever they do to a terminal: break lines, clear it, turn the text around."""
+    run, place = f"--model={tiny}/runs/tiny", tmp_path / "photos"
+    place.mkdir()
+    image(place / "fine.png")
+    damaged = place / f"{name}.png"
+    damaged.write_bytes(b"damaged")
+    why = "7 bytes that do not decode as a JPEG, PNG, BMP, WebP or GIF image (none of these formats); it is damaged or something else: convert it, or copy it again"  # noqa: E501
+    main.run(["embed", str(place), run, f"--out={tmp_path}/x.npz"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"left out: {place}/{shown}.png: {why}"
+    record = read_index(tmp_path / "x.npz").about["unreadable"]
+    assert record == [{"path": f"{place}/{shown}.png", "error": why}]
+    with pytest.raises(InputError) as caught:
+        main.run(["verify", str(place / "fine.png"), str(damaged), run])
+    assert str(caught.value) == f"{place}/{shown}.png: {why}"
+    (place / "fine.png").unlink()
+    with pytest.raises(InputError) as caught:
+        main.run(["embed", str(place), run, f"--out={tmp_path}/y.npz"])
+    assert str(caught.value).endswith(f"can be used; {place}/{shown}.png: {why}")
+    image(damaged, 30)
+    main.run(["verify", str(damaged), str(damaged), run])
+    assert capsys.readouterr().out.splitlines()[0] == f"{place}/{shown}.png   30 px"
+
+
 @pytest.mark.parametrize("ending", ["npz", "parquet"])
 def test_a_folder_becomes_an_index(folder, tiny, ending, model, capsys):
     if ending == "parquet":

@@ -95,8 +95,8 @@ def embed_folder(
         last = time.monotonic()
         for path, found in zip(left, _ahead(threads, prepared, left), strict=True):
             if isinstance(found, InputError):
-                # it begins with the name, which stands beside it already
-                unreadable[path] = str(found).removeprefix(f"{path}: ")
+                # it begins with the name, as errors show it, which stands beside it already
+                unreadable[path] = str(found).removeprefix(str(InputError(f"{path}: ")))
             else:
                 held.append(found)
             progress.update()
