@@ -425,6 +425,55 @@ def test_many_images_stream_through_in_order(tmp_path, tiny, model, monkeypatch)
     assert [Path(name).name for name in unreadable] == ["05b.png", "99.png"]
 
 
+def test_one_bad_embedding_and_one_image_without_memory_stop_nothing(tmp_path, monkeypatch, capsys):
+    """A function that gives NaN for black images, and 0 for white ones; one in the first batch,
+    one that has its batch for itself.
+    """
+    from crfr.use import folder as folders
+
+    (tmp_path / "partly.py").write_text(
+        "import numpy as np\n"
+        "def embed(images):\n"
+        "    found = images.reshape(len(images), -1)[:, :8].astype(float)\n"
+        "    found[found.min(1) == 255] = 0\n"
+        "    found[images.max((1, 2, 3)) == 0] = np.nan\n"
+        "    return found\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("photos")
+    for number in range(9):
+        image(f"photos/{number}.png", 112)
+    for number, grey in ((1, 0), (8, 255), (6, 0)):
+        Image.new("L", (112, 112), grey).save(f"photos/{number}.png")
+    monkeypatch.setattr(folders, "BATCH", 4)
+    monkeypatch.setattr(folders, "SECONDS", -1)
+    prepare = folders.prepare
+
+    def prepared(name, *arguments, **options):
+        if name == "photos/4.png":
+            raise MemoryError("Unable to allocate 1. TiB")
+        return prepare(name, *arguments, **options)
+
+    monkeypatch.setattr(folders, "prepare", prepared)
+    main.run(["embed", "photos", "--model=partly:embed", "--out=x.npz"])
+    said = capsys.readouterr()
+    why = "partly:embed gives an embedding that is not finite or zero; "
+    lines = said.err.splitlines()
+    assert [line.split(": ", 2)[1] for line in lines] == [f"photos/{n}.png" for n in (1, 4, 6, 8)]
+    assert all(why in lines[place] for place in (0, 2, 3))
+    assert "photos/4.png: does not fit into memory (Unable to allocate 1. TiB); scale" in lines[1]
+    assert "x.npz: 5 faces, 4 unreadable" in said.out
+    index = read_index(tmp_path / "x.npz")
+    assert index.paths == [b"photos/%d.png" % number for number in (0, 2, 3, 5, 7)]
+    assert np.isfinite(index.embedding).all()
+    for number in (0, 2, 3, 5, 7):
+        os.remove(f"photos/{number}.png")
+    with pytest.raises(
+        InputError, match=rf"none of its 4 images can be used; photos/1\.png: {why}"
+    ):
+        main.run(["embed", "photos", "--model=partly:embed", "--out=y.npz"])
+
+
 def test_faces_are_taken_by_any_whole_number():
     faces = Faces(unit(3, 4), np.float32([7, 8, 9]), np.int32([1, 2, 3]), tuple("abc"), ((),) * 3)
     for number in (1, np.int64(1), np.uint8(1), -2, np.int32(-2)):
