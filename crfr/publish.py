@@ -54,6 +54,7 @@ def export(model: str, format: str, out: Path, *, pixels: str, benchmark: str) -
         out,
         format=format,
         pixels=pixels,
+        source=without_folders(benchmark or FACES),
         repeats=REPEATS,
     )
     print(f"{out}: {encoder.model} at step {encoder.step}, {format}\n{exporting.describe(report)}")

@@ -80,6 +80,16 @@ def compare(original: Embed, exported: Embed, batches: list[np.ndarray]) -> dict
     }
 
 
+def timing_device() -> jax.Device:
+    """The CPU, which most exported models run on; where JAX was told to leave that out, what it
+    has.
+    """
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]
+
+
 def time_both(
     original: Embed, exported: Embed, faces: Shaped[np.ndarray, "n 112 112 3"], repeats: int
 ) -> list[dict[str, Any]]:
