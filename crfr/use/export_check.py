@@ -80,9 +80,9 @@ def compare(original: Embed, exported: Embed, batches: list[np.ndarray]) -> dict
     }
 
 
-def timing_device() -> jax.Device:
-    """The CPU, which most exported models run on; where JAX was told to leave that out, what it
-    has.
+def timing_device() -> Any:
+    """The device of JAX that both are timed on: the CPU, or what it has where it was told to leave
+    that out.
     """
     try:
         return jax.local_devices(backend="cpu")[0]
