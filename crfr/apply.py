@@ -42,12 +42,12 @@ def load(path: str | os.PathLike, *, calibration: str | os.PathLike | None = Non
     Args:
       path: WORKDIR[@STEP|@best] of a training run, FILE.onnx[:KEY=VALUE,...]
         (docs/evaluation.md), an ONNX or StableHLO file of `crfr export`, or a Python function
-        module:function.
+        module:function.  Not a SavedModel of `crfr export`, which is for TensorFlow alone.
       calibration: the file of `crfr calibrate`; by default the one beside the model, which need
         not be there.
 
     Raises:
-      InputError: a path that names no model, a calibration that is not there.
+      InputError: a path that names no model or a SavedModel, a calibration that is not there.
 
     >>> import crfr
     >>> model = crfr.load("runs/tiny")

@@ -12,16 +12,22 @@ from errno import EACCES, EDQUOT, ENOSPC, EPERM, EROFS
 
 from crfr.urls import public
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # line breaks, colours of a terminal ...
+# line breaks (Unicode's own too), colours of a terminal, what turns the direction of a text ...
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
-    """The text in one line, with the control characters that a file's name may hold as \\xNN.
+    """The text in one line, with the control characters that a file's name may hold as \\xNN or
+    \\uNNNN.
 
-    >>> printable("a\\nb.png")
-    'a\\\\x0ab.png'
+    >>> printable("a\\nb.png"), printable("a\\u2028b.png")
+    ('a\\\\x0ab.png', 'a\\\\u2028b.png')
     """
-    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return CONTROL.sub(lambda found: _escaped(ord(found[0])), text)
+
+
+def _escaped(code: int) -> str:
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 class InputError(ValueError):

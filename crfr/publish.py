@@ -54,6 +54,7 @@ def export(model: str, format: str, out: Path, *, pixels: str, benchmark: str) -
         out,
         format=format,
         pixels=pixels,
+        source=without_folders(benchmark or FACES),
         repeats=REPEATS,
     )
     print(f"{out}: {encoder.model} at step {encoder.step}, {format}\n{exporting.describe(report)}")
@@ -90,7 +91,7 @@ def card(model: str, sweeps: list[Path], out: Path) -> None:
         name=workdir.resolve().name,
         step=encoder.step or 0,
         fingerprint=encoder.fingerprint,
-        config=config,
+        config=_without_places(config),
         differences={
             key: (value, here.get(key))
             for key, value in paper.items()
@@ -120,14 +121,19 @@ def _metadata(encoder: Encoder) -> dict[str, Any]:
         "fingerprint": encoder.fingerprint,
         "step": encoder.step,
         "method": encoder.method,
-        "config": {key: value for key, value in config.items() if key != "run"}
-        | {
-            "data": without_folders(config["data"]),
-            "init": config["init"] | {"weights": without_folders(config["init"]["weights"])},
-        },
+        "config": {k: v for k, v in _without_places(config).items() if k != "run"},
         "versions": environment.versions(),
         "commit": environment.commit(),
         "calibration": _calibration(encoder),
+    }
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """A config with the names of its data and weights alone."""
+    weights = without_folders(config["init"]["weights"])
+    return config | {
+        "data": without_folders(config["data"]),
+        "init": config["init"] | {"weights": weights},
     }
 
 

@@ -316,6 +316,24 @@ def test_yunet_finds_the_faces_of_photos(yunet, shared_data, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_yunet_counts_two_people_and_takes_the_larger(yunet, shared_data):
+    """Two photos side by side, the one at half the size, in both orders."""
+    paths = [shared_data / f"photos/{name}.jpg" for name in ("Andy_Samberg_0", "gal_gadot_0")]
+    first, second = (Image.open(path).convert("RGB") for path in paths)
+    half = second.resize((second.width // 2, second.height // 2))
+    alone = detect.find_face(yunet, np.asarray(first), "x").points
+    for shift, (left, right) in ((0, (first, half)), (half.width, (half, first))):
+        both = Image.new("RGB", (left.width + right.width, max(left.height, right.height)))
+        both.paste(left, (0, 0))
+        both.paste(right, (left.width, 0))
+        face = prepare("x", np.asarray(both), detector=yunet)
+        assert face.found == 2
+        assert face.notes == ("2 faces, of which the largest is taken",)
+        points = detect.find_face(yunet, np.asarray(both), "x").points
+        # beside another face a point of this one, 59 px tall, was found up to 3.4 px away
+        assert np.abs(points - alone - (shift, 0)).max() < 0.1 * np.ptp(alone, axis=0).max()
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (16, 16), (31, 33)])
 def test_yunet_takes_photos_of_any_size(yunet, shape):
     with pytest.raises(InputError, match="no face found"):

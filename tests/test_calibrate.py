@@ -255,7 +255,18 @@ def test_damaged_tables_and_those_of_another_model_are_refused(tiny, tmp_path):
         {"resolutions": [28, 7, 112]},
         {"impostors": {}},
         {"objectives": {}},
+        {"resolutions": [0, 28, 112]},
+        {"resolutions": [-7, 28, 112]},
+        {"resolutions": [0.5, 28, 112]},
+        {"resolutions": [7, 28, float("inf")]},
+        {"resolutions": [[7], [28], [112]]},
         {"negatives": "many"},
+        {"declined": ["0.01"]},
+        {"declined": None},
+        {"benchmarks": 7},
+        {"benchmarks": ["lfw"]},
+        {"impostors": content["impostors"] | {"std": [[0.1, 0.1, 0.1]] * 2 + [[0.1, 0.1, 0.0]]}},
+        {"impostors": content["impostors"] | {"std": [[-0.1] * 3] * 3}},
         {"objectives": {BEST: content["objectives"][BEST] | {"far": [[None] * 3] * 3}}},
         {"objectives": {BEST: content["objectives"][BEST] | {"threshold": rows[:2]}}},
     ):
@@ -380,5 +391,12 @@ def test_verify_says_how_sure_it_is(tiny, tmp_path, capsys, monkeypatch):
     assert said[8:] == [f"measured on {record['benchmarks'][0]} (40 negatives), quantize"]
     assert call("a.png", "tiny.png", run) == 4
     assert "declined: 5 px is outside the calibrated 7..112 px" in capsys.readouterr().out
+    assert call("a.png", "tiny.png", run, "--json") == 4
+    record = json.loads(capsys.readouterr().out)
+    assert record["reason"] == "5 px is outside the calibrated 7..112 px"
+    assert record["distance"] == pytest.approx(model.distance("a.png", "tiny.png"), abs=1e-6)
+    assert (record["faces"], record["resolution"]) == (["a.png", "tiny.png"], [20, 5])
+    for name in ("same", "threshold", "accuracy", "far", "frr"):
+        assert record[name] is None
     assert call("--help") == 0
     assert "4  declined" in capsys.readouterr().out

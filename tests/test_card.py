@@ -45,7 +45,10 @@ def run(tmp_path, monkeypatch):
     workdir = tmp_path / "my-run"
     workdir.mkdir()
     config = recipe()
-    config.method, config.data = "bt-m", "ms1m/train.rec"
+    config.method, config.data = (
+        "bt-m",
+        "/home/me/ms1m/train.rec+https://me:s3cret@host/b|c.rec?k=1",
+    )
     config.batch, config.margin.margin = 64, 0.3
     environment.write_json(workdir / "config.json", json.loads(config.to_json()))
     environment.write_json(workdir / "run.json", [START, START | {"step": 500, "commit": None}])
@@ -100,7 +103,7 @@ model-index:
     assert section(card, "Training data").splitlines()[:6] == [
         "| | |",
         "|---|---|",
-        "| source | `ms1m/train.rec` |",
+        "| source | `train.rec+b\\|c.rec` |",
         "| images | 5,822,653 |",
         "| identities | 85,742 |",
         "| weights at the start | drawn at random |",
@@ -117,7 +120,9 @@ model-index:
         "| 2026-03-01T09:30:00+00:00 | 500 | 2 x NVIDIA H100 | unknown | "
         "crfr 0.1.0, jax 0.10.2, flax 0.12.7 |",
     ]
-    assert section(card, "Provenance").endswith(f"\n\n    {START['command']}")
+    assert section(card, "Provenance").endswith("flax 0.12.7 |")
+    for private in ("/home", "s3cret", "--workdir"):
+        assert private not in card
     results = section(card, "Results")
     assert "(exact thresholds)" in results
     assert results.partition("### ")[2].splitlines() == [
@@ -153,7 +158,8 @@ model-index:
 def test_what_else_may_be_on_record(run, tiny, tmp_path):
     """Several benchmarks, thresholds beside the model, other weights, the recipe unchanged."""
     config = json.loads((run / "config.json").read_text())
-    config["init"]["weights"] = "a.pth"
+    config["init"]["weights"] = "/home/me/a.pth"
+    config["optimizer"]["name"] = "sgd|adamw"
     config["batch"], config["margin"]["margin"] = 128, None
     config["model"]["input_mean"] = [1.5, 2, 3]
     environment.write_json(run / "config.json", config)
@@ -169,7 +175,8 @@ def test_what_else_may_be_on_record(run, tiny, tmp_path):
     assert "thresholds | lie beside it (calibration.json)" in card
     assert "(x - [1.5, 2, 3]) / 127.5" in card
     assert section(card, "Training").splitlines()[4:] == [
-        "| `model.input_mean` | `[127.5, 127.5, 127.5]` | `[1.5, 2, 3]` |"
+        "| `model.input_mean` | `[127.5, 127.5, 127.5]` | `[1.5, 2, 3]` |",
+        '| `optimizer.name` | `"sgd"` | `"sgd\\|adamw"` |',
     ]
     assert 'dataset: {name: "cfp: fp", type: "cfp: fp"}' in card
     assert [line for line in card.splitlines() if line.startswith("### ")] == [

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import re
 import sys
 import zipfile
@@ -19,6 +20,7 @@ import onnx
 import onnxruntime
 import pytest
 from jax import export as jax_export
+from PIL import Image
 from test_fold import NETWORKS, made, relative
 
 import crfr
@@ -81,10 +83,17 @@ def native(workdir):
     return load_encoder(str(workdir), build_for_evaluation)
 
 
-def quicken(patch):
+def png(image):
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def quicken(patch, drawn=True):
     """The check on fewer shapes and on drawn faces, and one timed call."""
     patch.setattr(publish, "REPEATS", 1)
-    patch.setattr(publish, "load_benchmark", lambda spec: SimpleNamespace(images=blocks(8)))
+    if drawn:
+        patch.setattr(publish, "load_benchmark", lambda spec: SimpleNamespace(images=blocks(8)))
     patch.setattr(export_check, "SHAPES", SHAPES)
     patch.setattr(export_check, "BATCHES", (1,))
 
@@ -238,14 +247,61 @@ def test_the_report(files, native):
         "checked": checked | {"difference": 3e-7},
     })  # fmt: skip
     assert text.splitlines() == [
-        "checked in onnxruntime CPUExecutionProvider on 10 images of 112 x 112, 28 x 20 px: "
-        "distances of 45 pairs differ by at most 3.0e-07 (1e-04 is allowed)",
+        "checked in onnxruntime CPUExecutionProvider on 10 images, noise and faces of "
+        "faces:identities=4,images=4, of 112 x 112, 28 x 20 px: distances of 45 pairs differ by at "
+        "most 3.0e-07 (1e-04 is allowed)",
         "",
         "                size        1 image",
         "original      2.0 MB         2.0 ms",
         "exported      1.5 MB         1.2 ms",
         "median of 5 calls each, in turns; original: the network's weights alone, run by jax cpu",
     ]
+
+
+def test_the_report_names_the_faces_of_the_check(workdir, tmp_path, monkeypatch, capsys):
+    """And the faces are those."""
+    quicken(monkeypatch, drawn=False)
+    images = blocks(25)[5:]
+    encoded = [png(image) for image in images]
+    (tmp_path / "real.bin").write_bytes(pickle.dumps((encoded, [True, False] * 5)))
+    fed, check_images = [], export_check.check_images
+
+    def spy(faces, pixels):
+        fed.append(faces)
+        return check_images(faces, pixels)
+
+    monkeypatch.setattr(export_check, "check_images", spy)
+    out = tmp_path / "m.stablehlo"
+    main.run(command(workdir, "stablehlo", out, f"--check-benchmark={tmp_path}/real.bin"))
+    np.testing.assert_array_equal(fed[0], images)
+    assert json.loads((tmp_path / "m.stablehlo.json").read_text())["checked"]["faces"] == "real.bin"
+    assert "on 10 images, noise and faces of real.bin, of 112 x 112" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("quick")
+def test_both_are_timed_on_the_cpu(workdir, tmp_path, monkeypatch):
+    """Another device stands for a GPU here, and one that onnxruntime would take comes first."""
+    other = jax.devices()[3]
+    places = []
+
+    def timed(original, exported, faces, repeats):
+        places.append(jnp.zeros(1).devices())
+        return time_both(original, exported, faces, repeats)
+
+    def opened(path, options, providers):
+        places.append(providers)
+        return session(path, options, providers=["CPUExecutionProvider"])
+
+    time_both, session = export_check.time_both, onnxruntime.InferenceSession
+    monkeypatch.setattr(export_check, "time_both", timed)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
+    there = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
+    with jax.default_device(other):
+        main.run(command(workdir, "onnx", tmp_path / "m.onnx"))
+    assert places == [[("CPUExecutionProvider", {})], {jax.devices("cpu")[0]}]
+    report = json.loads((tmp_path / "m.onnx.json").read_text())
+    assert report["original_runtime"] == "jax cpu"
 
 
 def test_compare_finds_a_turned_space_and_a_moved_image():
@@ -359,6 +415,28 @@ def test_a_changed_onnx_graph_is_refused_but_for_settings(files, tmp_path):
     onnx.save(model, path)
     with pytest.raises(InputError, match="how its input is normalised is nowhere said"):
         load_encoder(str(path), build_for_evaluation)
+
+
+@pytest.mark.usefixtures("quick")
+def test_thresholds_in_a_file_are_not_those_of_other_settings(tiny, tmp_path, capsys):
+    """Of a graph that was changed since, and of an input that is made otherwise."""
+    path = tmp_path / "m.onnx"
+    main.run(command(tiny / "runs/tiny", "onnx", path, "--input=float32"))
+    image = np.random.default_rng(5).integers(0, 256, (40, 40, 3), np.uint8)
+    assert crfr.load(path).calibrated
+    model = onnx.load(path)
+    bias = next(w for w in model.graph.initializer if w.name == "dense.bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 1, bias.name))
+    onnx.save(model, tmp_path / "changed.onnx")
+    Image.fromarray(image).save(tmp_path / "face.png")
+    for spec in (f"{path}:color=bgr,mean=0,std=1", f"{tmp_path}/changed.onnx:mean=0,std=1"):
+        loaded = crfr.load(spec)
+        assert not loaded.calibrated
+        with pytest.raises(InputError, match=r"has no thresholds .*make them with crfr calibrate"):
+            loaded.verify(image, image)
+        main.run(["embed", str(tmp_path), f"--model={spec}", f"--out={tmp_path}/i.npz"])
+        main.run(["search", f"{tmp_path}/face.png", f"{tmp_path}/i.npz", f"--model={spec}"])
+        assert "listed by distance: the model has no thresholds" in capsys.readouterr().out
 
 
 def repacked(path, **content):
@@ -486,12 +564,18 @@ def test_the_exported_file_is_timed_on_pixels_of_its_type(workdir, tmp_path, mon
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("kind", ["uint8", "float32"])
-def test_saved_model(kind, workdir, tmp_path):
+def test_saved_model(kind, workdir, native, tiny, tmp_path):
     tensorflow = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
-    out = tmp_path / "saved"
+    table = json.loads((tiny / "runs/tiny/calibration.json").read_text())
+    table |= {"model_fingerprint": native.fingerprint}
+    path, out = workdir / "calibration.json", tmp_path / "saved"
+    path.write_text(json.dumps(table))
     (tmp_path / ".partial-saved").mkdir()  # of one that was killed
     (tmp_path / ".partial-saved/saved_model.pb").write_text("half")
-    main.run(command(workdir, "saved_model", out, f"--input={kind}"))
+    try:
+        main.run(command(workdir, "saved_model", out, f"--input={kind}"))
+    finally:
+        path.unlink()
     assert not (tmp_path / ".partial-saved").exists()
     loaded = tensorflow.saved_model.load(str(out)).signatures["serving_default"]
     images = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
@@ -503,6 +587,8 @@ def test_saved_model(kind, workdir, tmp_path):
     assert relative(loaded(images=fed)["embedding"].numpy(), np.asarray(expected)) < 1e-4
     about = json.loads((out / "assets.extra/metadata.json").read_text())
     assert about["fingerprint"] == encoder.fingerprint
+    del table["command"]
+    assert about["calibration"] == table | {"model": "run"}
     with pytest.raises(InputError, match="exists, and a SavedModel is a folder"):
         main.run(command(workdir, "saved_model", out))
     with pytest.raises(InputError, match="is a SavedModel, for TensorFlow alone; name the run"):

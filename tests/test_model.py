@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,14 @@ import pytest
 from PIL import Image
 
 import crfr
+from crfr.data.alignment import TEMPLATE
+from crfr.data.photos import ORIENTATION
 from crfr.errors import InputError
 from crfr.evaluate.embed import embed_images, make_embed
 from crfr.train import sharding
 from crfr.use import faces, pixels
 from crfr.use import model as using
-from crfr.views.degrade import bank
+from crfr.views.degrade import bank, resize_matrix
 
 rng = np.random.default_rng(0)
 
@@ -41,6 +44,32 @@ def test_large_images_are_resized_in_parts(monkeypatch):
     whole = pixels.resize(image)
     monkeypatch.setattr(pixels, "AT_ONCE", 3 * 47 * 10)
     np.testing.assert_allclose(pixels.resize(image), whole, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(1, 2**15), (2**15, 1), (20, 2**15)])
+def test_long_images_take_little_memory(shape):
+    """The matrix of the longest side in float64, with what lies about while it is made, is 150 MB;
+    and as many images are resized at once as there are cores.
+    """
+    image = noise(*shape)
+    tracemalloc.start()
+    try:
+        found = pixels.resize(image)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 120e6
+    assert pixels._kept.cache_info().currsize * pixels.KEPT * 4 <= 2**26
+    rows, columns = (resize_matrix(side, 112) for side in shape)
+    wanted = np.einsum("oh,hwc,pw->opc", rows, image, columns, optimize=True)
+    np.testing.assert_allclose(found, np.clip(wanted, 0, 255), atol=2e-3)
+
+
+def test_matrices_of_large_sides_are_not_kept():
+    before = pixels._kept.cache_info()
+    assert pixels._matrix(10_000, 112).shape == (112, 10_000)
+    assert pixels._kept.cache_info() == before
+    assert pixels._matrix(9_000, 112) is pixels._matrix(9_000, 112)
 
 
 def test_a_stored_image_embeds_as_the_calibration_reduces_it(model):
@@ -80,6 +109,27 @@ def test_inputs_of_all_forms_give_the_same(model, tmp_path):
     assert single.names == ("image 0",)
     np.testing.assert_allclose(single.embedding[0], wanted.embedding[1], atol=1e-6)
     assert model.embed(paths[2])[0].names == (str(paths[2]),)
+
+
+def test_several_faces_of_one_opened_photo(model, tmp_path):
+    """Its pixels are read at its first use, by whichever thread comes first."""
+    photo, points = noise(600, 800), TEMPLATE + 40 * np.arange(8)[:, None, None]
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    wanted = model.embed([photo] * 8, align=points)
+    for _ in range(5):
+        found = model.embed([Image.open(tmp_path / "photo.png")] * 8, align=points)
+        np.testing.assert_allclose(found.embedding, wanted.embedding, atol=1e-6)
+
+
+def test_landmarks_are_those_of_the_upright_photo(model, tmp_path):
+    """A photo taken sideways: its EXIF (6) says to turn it clockwise."""
+    upright, exif = noise(300, 200), Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "x.png", exif=exif)
+    points = TEMPLATE * 0.9 + (60, 150)
+    wanted, found = (model.embed(one, align=points) for one in (upright, tmp_path / "x.png"))
+    np.testing.assert_allclose(found.embedding, wanted.embedding, atol=1e-6)
+    assert found.notes == (("turned by EXIF orientation 6",),)
 
 
 def test_batches_change_nothing(model, monkeypatch):

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image, ImageOps
 from crfr.data import photos
 from crfr.data.photos import LARGE, ORIENTATION, convert_picture, decode_photo, read_photo, turn
 from crfr.errors import InputError
+from crfr.use.faces import prepare
 
 
 def picture(width=24, height=16):
@@ -130,6 +132,22 @@ def test_an_image_of_pillow_is_what_its_file_is():
         convert_picture(Image.open(io.BytesIO(encoded(smooth_noise())[:3000])), "x")
 
 
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "WEBP"])
+def test_an_opened_image_may_be_given_to_several_threads(format):
+    """Pillow decodes it at its first use, and two threads at once would get half of it each."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    image = np.random.default_rng(0).integers(0, 255, (500, 700, 3), np.uint8)
+    data = encoded(image, format, **({"exif": exif} if format != "GIF" else {}))
+    wanted = convert_picture(Image.open(io.BytesIO(data)), "x")
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(3):
+            opened = Image.open(io.BytesIO(data))
+            for found in threads.map(lambda _, one=opened: convert_picture(one, "x"), range(8)):
+                np.testing.assert_array_equal(found.pixels, wanted.pixels)
+                assert found.notes == wanted.notes
+
+
 def smooth_noise():
     return np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
 
@@ -182,21 +200,55 @@ def test_ten_thousand_pixels():
     assert (found == 77).all()
 
 
-@pytest.mark.parametrize("side", [12_000, 13_000, 65_000])
-@pytest.mark.parametrize("format", ["PNG", "GIF", "JPEG"])
-def test_bombs_are_refused_before_they_are_decoded(format, side):
-    """Their headers claim what would take gigabytes."""
-    data = bytearray(encoded(picture()[..., 0], format))
+def claiming(format, width, height):
+    """A small image whose header claims another size."""
+    # of WebP an animation, as a still picture has to have its canvas's size
+    moving = [Image.new("L", (24, 16))] if format == "WEBP" else []
+    options = {"save_all": True, "append_images": moving} if moving else {}
+    data = bytearray(encoded(picture()[..., 0], format, **options))
     if format == "PNG":
-        data[16:24] = side.to_bytes(4, "big") * 2
+        data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
         data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     elif format == "GIF":
-        data[6:10] = side.to_bytes(2, "little") * 2
+        data[6:10] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+    elif format == "BMP":
+        data[18:26] = width.to_bytes(4, "little") + height.to_bytes(4, "little")
+    elif format == "WEBP":  # VP8X, the size of the canvas, each side less one
+        data[24:30] = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     else:
         at = data.index(b"\xff\xc0") + 5
-        data[at : at + 4] = side.to_bytes(2, "big") * 2
+        data[at : at + 4] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(12_000, 12_000), (13_000, 13_000), (65_000, 65_000), (32_769, 16), (24, 65_000),
+     (5_000_000, 16), (24, 5_000_000)],
+)  # fmt: skip
+@pytest.mark.parametrize("format", ["PNG", "GIF", "JPEG", "WEBP", "BMP"])
+def test_bombs_are_refused_before_they_are_decoded(format, width, height):
+    """Their headers claim what would take gigabytes, decoded or when it is resized."""
+    if format in ("GIF", "JPEG"):  # which have no longer sides
+        width, height = min(width, 65_500), min(height, 65_500)
     with pytest.raises(InputError, match=r"^x: .*scale it down first"):
-        decode_photo(bytes(data), "x")
+        decode_photo(claiming(format, width, height), "x")
+
+
+def test_a_line_of_five_million_pixels_is_refused_whole_and_as_an_array():
+    """Some 10 kB of PNG, and no more pixels than a small photo has; the matrix that would resize
+    it takes 22 GB.
+    """
+    line = Image.new("L", (5_000_000, 1), 77)
+    for refused in (
+        lambda: decode_photo(encoded(line), "x"),
+        lambda: convert_picture(line, "x"),
+        lambda: prepare("x", np.zeros((5_000_000, 1, 3), np.uint8)),
+        lambda: prepare("x", np.zeros((1, 32_769, 3), np.uint8)),
+    ):
+        with pytest.raises(InputError, match=r"^x: .* the 32,768 px a side .*scale it down first"):
+            refused()
+    assert decode_photo(encoded(Image.new("L", (32_768, 1), 77)), "x").pixels.shape[1] == 32_768
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])

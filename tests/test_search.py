@@ -57,6 +57,48 @@ def test_of_equal_rows_the_first_come_first(rows):
     assert ties == sorted(ties)
 
 
+@pytest.mark.parametrize("block", [100, 2000])
+def test_rows_without_a_number_come_last(rows, block):
+    embedding, slope, offset = (array.copy() for array in rows)
+    embedding[[0, 500, 1002], 2] = np.nan
+    query = embedding[3]
+    found = nearest(query, embedding, slope, offset, 1003, block=block)
+    score = slope * (embedding @ query) + offset
+    wanted = np.sort(score[~np.isnan(score)])[::-1]
+    np.testing.assert_allclose(found.score[:1000], wanted, atol=1e-5)
+    assert (found.score[1000:] == -np.inf).all()
+
+
+def test_an_index_with_a_row_without_a_number_is_searched():
+    embedding, sizes = unit(20), np.full(20, 50, np.float32)
+    embedding[4, 1] = np.nan
+    for faiss in (False, True):
+        if faiss:
+            pytest.importorskip("faiss", reason="needs faiss-cpu, the extra faiss")
+        found = search_index(one(embedding[7], 50), index_of(embedding, sizes), None, 20, faiss=faiss)  # fmt: skip  # noqa: E501
+        assert found.hits[0].path == b"7"
+        assert sorted(int(hit.path) for hit in found.hits) == sorted({*range(20)} - {4})
+
+
+def test_more_rows_than_a_block_against_numpy():
+    """Of the length that `crfr search` takes: the rest of the second block is no row."""
+    assert search.BLOCK < 70_000 < 2 * search.BLOCK
+    drawn = np.random.default_rng(1)
+    embedding = drawn.standard_normal((70_000, 8)).astype(np.float32)
+    query = embedding[0]
+    ends = [65_535, 65_536, 69_999]  # of both blocks
+    embedding[ends] = query + np.float32([[0.1], [0.2], [0.3]]) * embedding[ends]
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    sizes = drawn.uniform(7, 112, 70_000).astype(np.float32)
+    found = search_index(one(query, 50), index_of(embedding, sizes), None, 20)
+    distance = 1 - embedding.astype(np.float64) @ query
+    wanted = np.argsort(distance, kind="stable")[:20]
+    assert [int(hit.path) for hit in found.hits] == wanted.tolist()
+    np.testing.assert_allclose([hit.distance for hit in found.hits], distance[wanted], atol=1e-6)
+    assert [hit.resolution for hit in found.hits] == sizes[wanted].tolist()
+    assert {*ends} <= {*wanted.tolist()}
+
+
 def test_faiss_finds_the_same(rows):
     pytest.importorskip("faiss", reason="needs faiss-cpu, the extra faiss")
     embedding, slope, offset = (array[:600] for array in rows)  # without ties
@@ -183,6 +225,40 @@ WANTED = [
     b"inner/z.PNG",
     b"inner/deep/b.jpeg",
 ]
+
+
+STRANGE = {
+    "a\nb": "a\\x0ab",
+    "c\x1b[2Jd": "c\\x1b[2Jd",
+    "e\u2028f": "e\\u2028f",
+    "g\u202eh": "g\\u202eh",
+}
+
+
+@pytest.mark.parametrize(("name", "shown"), STRANGE.items())
+def test_names_of_unreadable_files_are_one_line_and_said_once(name, shown, tmp_path, tiny, capsys):
+    """Whatever they do to a terminal: break lines, clear it, turn the text around."""
+    run, place = f"--model={tiny}/runs/tiny", tmp_path / "photos"
+    place.mkdir()
+    image(place / "fine.png")
+    damaged = place / f"{name}.png"
+    damaged.write_bytes(b"damaged")
+    why = "7 bytes that do not decode as a JPEG, PNG, BMP, WebP or GIF image (none of these formats); it is damaged or something else: convert it, or copy it again"  # noqa: E501
+    main.run(["embed", str(place), run, f"--out={tmp_path}/x.npz"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"left out: {place}/{shown}.png: {why}"
+    record = read_index(tmp_path / "x.npz").about["unreadable"]
+    assert record == [{"path": f"{place}/{shown}.png", "error": why}]
+    with pytest.raises(InputError) as caught:
+        main.run(["verify", str(place / "fine.png"), str(damaged), run])
+    assert str(caught.value) == f"{place}/{shown}.png: {why}"
+    (place / "fine.png").unlink()
+    with pytest.raises(InputError) as caught:
+        main.run(["embed", str(place), run, f"--out={tmp_path}/y.npz"])
+    assert str(caught.value).endswith(f"can be used; {place}/{shown}.png: {why}")
+    image(damaged, 30)
+    main.run(["verify", str(damaged), str(damaged), run])
+    assert capsys.readouterr().out.splitlines()[0] == f"{place}/{shown}.png   30 px"
 
 
 @pytest.mark.parametrize("ending", ["npz", "parquet"])
@@ -347,6 +423,55 @@ def test_many_images_stream_through_in_order(tmp_path, tiny, model, monkeypatch)
     faces, unreadable, _ = folders.embed_folder(model, tmp_path)
     assert faces.resolution.tolist() == list(range(10, 21))
     assert [Path(name).name for name in unreadable] == ["05b.png", "99.png"]
+
+
+def test_one_bad_embedding_and_one_image_without_memory_stop_nothing(tmp_path, monkeypatch, capsys):
+    """A function that gives NaN for black images, and 0 for white ones; one in the first batch,
+    one that has its batch for itself.
+    """
+    from crfr.use import folder as folders
+
+    (tmp_path / "partly.py").write_text(
+        "import numpy as np\n"
+        "def embed(images):\n"
+        "    found = images.reshape(len(images), -1)[:, :8].astype(float)\n"
+        "    found[found.min(1) == 255] = 0\n"
+        "    found[images.max((1, 2, 3)) == 0] = np.nan\n"
+        "    return found\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("photos")
+    for number in range(9):
+        image(f"photos/{number}.png", 112)
+    for number, grey in ((1, 0), (8, 255), (6, 0)):
+        Image.new("L", (112, 112), grey).save(f"photos/{number}.png")
+    monkeypatch.setattr(folders, "BATCH", 4)
+    monkeypatch.setattr(folders, "SECONDS", -1)
+    prepare = folders.prepare
+
+    def prepared(name, *arguments, **options):
+        if name == "photos/4.png":
+            raise MemoryError("Unable to allocate 1. TiB")
+        return prepare(name, *arguments, **options)
+
+    monkeypatch.setattr(folders, "prepare", prepared)
+    main.run(["embed", "photos", "--model=partly:embed", "--out=x.npz"])
+    said = capsys.readouterr()
+    why = "partly:embed gives an embedding that is not finite or zero; "
+    lines = said.err.splitlines()
+    assert [line.split(": ", 2)[1] for line in lines] == [f"photos/{n}.png" for n in (1, 4, 6, 8)]
+    assert all(why in lines[place] for place in (0, 2, 3))
+    assert "photos/4.png: does not fit into memory (Unable to allocate 1. TiB); scale" in lines[1]
+    assert "x.npz: 5 faces, 4 unreadable" in said.out
+    index = read_index(tmp_path / "x.npz")
+    assert index.paths == [b"photos/%d.png" % number for number in (0, 2, 3, 5, 7)]
+    assert np.isfinite(index.embedding).all()
+    for number in (0, 2, 3, 5, 7):
+        os.remove(f"photos/{number}.png")
+    with pytest.raises(
+        InputError, match=rf"none of its 4 images can be used; photos/1\.png: {why}"
+    ):
+        main.run(["embed", "photos", "--model=partly:embed", "--out=y.npz"])
 
 
 def test_faces_are_taken_by_any_whole_number():

@@ -25,6 +25,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
 ENDINGS = (b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".gif")
 BYTES_LIMIT = 2**28  # of a file
 PIXEL_LIMIT = 2**27  # decoded, a JPEG takes 6 bytes a pixel on the way, others up to 34
+SIDE_LIMIT = 2**15  # px; resizing takes 3 kB a px of the longer side: 100 MB
 LARGE = 2**25  # pixels; of larger photos one is in memory at a time
 PNG = b"\x89PNG\r\n\x1a\n"
 KNOWN = "a JPEG, PNG, BMP, WebP or GIF image"
@@ -32,7 +33,7 @@ AGAIN = "it is damaged or something else: convert it, or copy it again"
 ORIENTATION = 0x0112  # EXIF 2.32, section 4.6.4 A
 
 
-_turn, _opening = threading.Lock(), threading.Lock()
+_turn, _opening, _lent = threading.Lock(), threading.Lock(), threading.Lock()
 
 
 class Photo(NamedTuple):
@@ -70,13 +71,13 @@ def decode_photo(data: bytes, where: str) -> Photo:
 
     Turned as its EXIF says; greyscale is repeated over RGB; of 16 bits a channel the upper 8 are
     kept; transparent parts are on black; of an animation the first frame; CMYK is converted without
-    its profile.  InputError for what is none of these formats, is damaged or cut short, or has more
-    than 2^27 pixels, which is known before it is decoded.
+    its profile.  InputError for what is none of these formats, is damaged or cut short, or is too
+    large (`check_size`), which is known before it is decoded.
     """
     with _named(where, f"{len(data):,} bytes that do not decode as {KNOWN}", AGAIN):
         if data[:2] == b"\xff\xd8":
             height, width, colours = simplejpeg.decode_jpeg_header(data)[:3]
-            _check_size(where, int(width), int(height))
+            check_size(where, int(width), int(height))
             if colours not in ("CMYK", "YCCK"):
                 pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
                 return _upright(pixels, lambda: _open(data), [])
@@ -86,8 +87,12 @@ def decode_photo(data: bytes, where: str) -> Photo:
 
 
 def convert_picture(picture: Image.Image, where: str) -> Photo:
-    """An image of Pillow as `decode_photo` of its file would be; InputError likewise."""
-    with _named(where, "an image of Pillow that does not decode", "open it again"):
+    """An image of Pillow as `decode_photo` of its file would be; InputError likewise.
+
+    One at a time: Pillow reads the pixels and the EXIF of an opened file at their first use, and
+    the same image may be in several threads.
+    """
+    with _lent, _named(where, "an image of Pillow that does not decode", "open it again"):
         return _convert(picture, where, False)
 
 
@@ -104,25 +109,26 @@ def _named(where: str, what: str, remedy: str) -> Iterator[None]:
         raise InputError(f"{where}: {what} ({' '.join(str(error).split())}); {remedy}") from error
 
 
-def _check_size(where: str, width: int, height: int) -> None:
-    if width * height > PIXEL_LIMIT:
+def check_size(where: str, width: int, height: int) -> None:
+    """InputError for an image of more than 2^27 pixels, or with a side of more than 2^15."""
+    if width * height > PIXEL_LIMIT or max(width, height) > SIDE_LIMIT:
         raise InputError(
-            f"{where}: {width:,} x {height:,} px, more than the {PIXEL_LIMIT:,} that are decoded; "
-            "scale it down first"
+            f"{where}: {width:,} x {height:,} px, more than the {PIXEL_LIMIT:,} pixels or the "
+            f"{SIDE_LIMIT:,} px a side that are taken; scale it down first"
         )
 
 
 def _open(data: bytes) -> Image.Image:
     try:
         with _opening, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_size tells
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_size tells
             return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:  # whose message is the stream's address
         raise ValueError("none of these formats") from error
 
 
 def _convert(picture: Image.Image, where: str, deep: bool) -> Photo:
-    _check_size(where, *picture.size)
+    check_size(where, *picture.size)
     given, notes = picture, []
     if getattr(picture, "is_animated", False):
         notes.append("the first frame of an animation")

@@ -77,9 +77,11 @@ def read_onnx_metadata(path: Path) -> dict[str, Any] | None:
 
 def held_calibration(model: str) -> tuple[Path, dict[str, Any]] | None:
     """(the file, the thresholds that `crfr export` put into it) of a MODEL; None of any that has
-    none.
+    none, and of one with settings: its input may be made otherwise, and its graph have changed.
     """
     settings = parse_onnx(model)
+    if settings and not settings.bare:
+        return None
     path = Path(settings.path if settings else model)
     if path.is_dir():  # a work directory may be called anything
         return None

@@ -24,8 +24,9 @@ TYPES = {
 }
 
 
-def load_onnx(settings: Settings) -> Foreign:
-    """The embeddings of an ONNX model, on a GPU where onnxruntime has one, else on the CPU.
+def load_onnx(settings: Settings, *, cpu: bool = False) -> Foreign:
+    """The embeddings of an ONNX model, on a GPU where onnxruntime has one, else or if `cpu` is true
+    on the CPU.
 
     One that crfr exported needs no settings: it says by itself that it takes pixels in 0..255.
     Batches of any length: a model of a fixed batch is fed in parts of its length, the last one
@@ -35,7 +36,7 @@ def load_onnx(settings: Settings) -> Foreign:
     and where the settings leave open how the input is made.
     """
     path = require_file(settings.path)
-    session = _open(path)
+    session = _open(path, cpu)
     inputs = session.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(each.name for each in inputs)
@@ -85,7 +86,7 @@ def load_onnx(settings: Settings) -> Foreign:
     return Foreign(embed, pixels_type, digest.hexdigest()[:16], runtime)
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, cpu: bool) -> Any:
     """A session of onnxruntime, which tells of errors alone and not of what could be tidier."""
     try:
         import onnxruntime
@@ -98,7 +99,7 @@ def _open(path: Path) -> Any:
     options.log_severity_level = 3
     # Products in true float32, as crfr's own networks are evaluated: CUDA's default is TF32.
     wanted = {"CUDAExecutionProvider": {"use_tf32": "0"}, "CPUExecutionProvider": {}}
-    there = onnxruntime.get_available_providers()
+    there = ["CPUExecutionProvider"] if cpu else onnxruntime.get_available_providers()
     providers = [(name, settings) for name, settings in wanted.items() if name in there]
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)

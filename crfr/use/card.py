@@ -25,7 +25,8 @@ MOST = 10  # resolutions that a table shows
 class Subject:
     """What a card is of.
 
-    differences: keys of the config -> (the paper's value, this run's).  starts: run.json.
+    config: with the names of its data and weights alone, without their folders.
+    differences: keys of it -> (the paper's value, this run's).  starts: run.json.
     parameters: numbers in the backbone, which is the embedding network.  calibrated: whether
     thresholds lie beside it.
     """
@@ -116,12 +117,12 @@ def _numbers(values: list[float]) -> str:
 def _data(subject: Subject) -> str:
     last = subject.starts[-1]
     weights = subject.config["init"]["weights"]
-    from_them = f"from `{weights}` (fingerprint `{subject.starts[0]['weights']}`)"
+    from_them = f"from `{_cell(weights)}` (fingerprint `{subject.starts[0]['weights']}`)"
     return f"""## Training data
 
 | | |
 |---|---|
-| source | `{subject.config["data"]}` |
+| source | `{_cell(subject.config["data"])}` |
 | images | {last["images"]:,} |
 | identities | {last["classes"]:,} |
 | weights at the start | {from_them if weights else "drawn at random"} |
@@ -147,7 +148,12 @@ The recipe of the paper (crfr's defaults), but for
 
 
 def _value(value: Any) -> str:
-    return "unset" if value in (None, "") else f"`{json.dumps(value)}`"
+    return "unset" if value in (None, "") else f"`{_cell(json.dumps(value))}`"
+
+
+def _cell(text: str) -> str:
+    """Text in a cell of a table, which a | would end."""
+    return text.replace("|", "\\|")
 
 
 def _provenance(subject: Subject) -> str:
@@ -155,7 +161,7 @@ def _provenance(subject: Subject) -> str:
     for start in subject.starts:
         packages = ("crfr", "jax", "flax")
         versions = ", ".join(f"{n} {start['versions'].get(n, 'unknown')}" for n in packages)
-        devices = f"{start['devices']['count']} x {start['devices']['kind']}"
+        devices = _cell(f"{start['devices']['count']} x {start['devices']['kind']}")
         commit = f"`{start['commit']}`" if start["commit"] else "unknown"
         rows.append(
             f"| {start['started']} | {start['step']} | {devices} | {commit} | {versions} |\n"
@@ -164,10 +170,7 @@ def _provenance(subject: Subject) -> str:
 
 | started | from step | devices | commit of crfr | versions |
 |---|---|---|---|---|
-{"".join(rows)}
-The last start was by
-
-    {subject.starts[-1]["command"]}"""
+{"".join(rows).rstrip()}"""
 
 
 def _results(model: Model, places: tuple[str, ...]) -> str:
@@ -185,7 +188,7 @@ same resolution."""
         curves = {name: model.curve(place, name) for name in ("CR", "ER")}
         resolutions = chosen(sorted({r for curve in curves.values() for r in curve}), MOST)
         rows = [
-            f"| {r} px | {_cell(curves['CR'].get(r))} | {_cell(curves['ER'].get(r))} |\n"
+            f"| {r} px | {_accuracy(curves['CR'].get(r))} | {_accuracy(curves['ER'].get(r))} |\n"
             for r in reversed(resolutions)
         ]
         pairs = next(row.pairs for row in _rows(model, place))
@@ -194,7 +197,9 @@ same resolution."""
             texts.append("| resolution | CR | ER |\n|---|---|---|\n" + "".join(rows).rstrip())
         drawn = [(name, model.protocol(place, name)) for name in PROTOCOLS]
         lines = [
-            f"| {name} | {_cell(row)} | {row.drawn}, {row.draws} |\n" for name, row in drawn if row
+            f"| {name} | {_accuracy(row)} | {row.drawn}, {row.draws} |\n"
+            for name, row in drawn
+            if row
         ]
         if lines:
             head = "| protocol, 112 px against | accuracy | whose draw, draws |\n|---|---|---|\n"
@@ -208,7 +213,7 @@ def _rows(model: Model, place: str) -> list[Row]:
     ]
 
 
-def _cell(row: Row | None) -> str:
+def _accuracy(row: Row | None) -> str:
     if row is None:
         return MISSING
     spread = interval(row.accuracy_low, row.accuracy_high)

@@ -27,7 +27,7 @@ LEAST_SCORE, OVERLAP, MOST = 0.6, 0.3, 5000  # of cv2.FaceDetectorYN; two boxes 
 
 class Found(NamedTuple):
     points: Float64[np.ndarray, "5 2"]  # (x, y) in px of the photo, in the template's order
-    count: int  # faces in the photo; this is the largest
+    count: int  # faces found at the scale of this one, which is the largest of them
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,11 @@ def _load(file: Path, *_: int) -> Detector:
 
 
 def find_face(detector: Detector, photo: UInt8[np.ndarray, "h w 3"], where: str) -> Found:
-    """The landmarks of the largest face (by the area of its box); InputError without any."""
+    """The landmarks of the largest face (by the area of its box); InputError without any.
+
+    Of the first scale that shows a face: smaller ones, which a larger scale would show, are not
+    counted.
+    """
     for side in SIDES:
         boxes = _detect(detector, photo, side)
         if len(boxes):

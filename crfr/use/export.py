@@ -52,13 +52,15 @@ def export(
     *,
     format: str,
     pixels: str,
+    source: str,
     repeats: int,
 ) -> dict[str, Any]:
     """Write a network to `out`, with what is said of it in `metadata`; returns the report.
 
     `pixels`: the type of the images, "uint8" or "float32", RGB in 0..255.  `faces`: real images
-    for the check, beside noise.  The same report goes to `OUT.json`.  InputError as `check_place`,
-    where the place cannot be written, and where the file's embeddings are not the network's.
+    for the check, beside noise, and `source` where they are from.  The same report goes to
+    `OUT.json`.  InputError as `check_place`, where the place cannot be written, and where the
+    file's embeddings are not the network's.
     """
     check_place(format, out)
     try:
@@ -83,6 +85,7 @@ def export(
     try:
         made = _write(fold(network, variables), about, partial, format, pixels)
         report = _examine(made, network, variables, faces, pixels, repeats)
+        report["checked"]["faces"] = source
         checked = report["checked"]
         worst = max(checked["difference"], checked["distance"])
         if not worst <= export_check.MOST:
@@ -122,7 +125,7 @@ def _write(
         environment.write_atomically(path, export_onnx.make_onnx(network, variables, pixels, about))
         settings = parse_onnx(str(path))
         assert settings is not None
-        return load_onnx(settings)
+        return load_onnx(settings, cpu=True)
     embed = export_jax.make_inference(network, variables)
     if format == "saved_model":
         export_tensorflow.write_saved_model(embed, network.embedding, pixels, about, path)
@@ -145,11 +148,14 @@ def _examine(
     original = export_check.as_trained(network, variables)
     batches = export_check.check_images(faces, pixels)
     checked = export_check.compare(original, made.function, batches)
+    device = export_check.timing_device()
+    with jax.default_device(device):
+        latency = export_check.time_both(original, made.function, faces.astype(pixels), repeats)
     return {
         "checked": checked | {"most": export_check.MOST},
-        "latency": export_check.time_both(original, made.function, faces.astype(pixels), repeats),
+        "latency": latency,
         "runtime": made.runtime,
-        "original_runtime": f"jax {jax.default_backend()}",
+        "original_runtime": f"jax {device.platform}",
     }
 
 
@@ -168,7 +174,8 @@ def describe(report: dict[str, Any]) -> str:
     checked = report["checked"]
     shapes = dict.fromkeys(f"{height} x {width}" for _, height, width in checked["shapes"])
     lines = [
-        f"checked in {report['runtime']} on {checked['images']} images of {', '.join(shapes)} px: "
+        f"checked in {report['runtime']} on {checked['images']} images, noise and faces of "
+        f"{checked['faces']}, of {', '.join(shapes)} px: "
         f"distances of {checked['pairs']} pairs differ by at most {checked['difference']:.1e} "
         f"({checked['most']:.0e} is allowed)",
         "",

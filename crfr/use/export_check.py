@@ -80,6 +80,16 @@ def compare(original: Embed, exported: Embed, batches: list[np.ndarray]) -> dict
     }
 
 
+def timing_device() -> Any:
+    """The device of JAX that both are timed on: the CPU, or what it has where it was told to leave
+    that out.
+    """
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]
+
+
 def time_both(
     original: Embed, exported: Embed, faces: Shaped[np.ndarray, "n 112 112 3"], repeats: int
 ) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 from PIL import Image as Pillow
 
-from crfr.data.photos import Photo, convert_picture, decode_photo, read_photo, turn
+from crfr.data.photos import Photo, check_size, convert_picture, decode_photo, read_photo, turn
 from crfr.errors import InputError
 from crfr.use.align import align
 from crfr.use.detect import Detector, find_face
@@ -151,6 +151,7 @@ def _checked(name: str, image: Any) -> np.ndarray:
             f"{name}: an array of {image.dtype} {list(image.shape)}; give uint8 RGB [h w 3] in "
             "0..255"
         )
+    check_size(name, image.shape[1], image.shape[0])
     return image
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from crfr.data.photos import ENDINGS
 from crfr.environment import cores
-from crfr.errors import InputError
+from crfr.errors import InputError, one_line
 from crfr.use.detect import Detector
 from crfr.use.faces import Face, Faces, join, pick, prepare
 from crfr.use.index import shown
@@ -20,7 +20,7 @@ from crfr.use.model import BATCH, Model
 
 
 class Embedded(NamedTuple):
-    """faces: those of the images that could be read.  unreadable: of the others, name -> why.
+    """faces: those of the images that could be used.  unreadable: of the others, name -> why.
     others: names of files that are not called like images.
     """
 
@@ -86,6 +86,8 @@ def embed_folder(
             return prepare(path, path, detector=detector)
         except InputError as error:
             return error
+        except MemoryError as error:  # behind the decoding, which tells by itself
+            return InputError(f"does not fit into memory ({one_line(error)}); scale it down first")
 
     progress = tqdm(
         total=len(images), initial=len(done), desc="embedding", unit=" images", disable=None
@@ -95,19 +97,22 @@ def embed_folder(
         last = time.monotonic()
         for path, found in zip(left, _ahead(threads, prepared, left), strict=True):
             if isinstance(found, InputError):
-                # it begins with the name, which stands beside it already
-                unreadable[path] = str(found).removeprefix(f"{path}: ")
+                # it begins with the name, as errors show it, which stands beside it already
+                unreadable[path] = str(found).removeprefix(str(InputError(f"{path}: ")))
             else:
                 held.append(found)
             progress.update()
             if len(held) == BATCH or (held and path is left[-1]):
-                unkept.append(model.embed_faces(held))
+                faces, failed = model.embed_faces(held)
+                unreadable |= failed
+                unkept += [faces] if len(faces) else []
                 held = []
             if work and unkept and time.monotonic() - last > SECONDS:
                 parts.append(join(unkept))
                 write_part(work, parts[-1], [stamps[name] for name in parts[-1].names], made)
                 unkept, last = [], time.monotonic()
     parts = [part for part in (*parts, *unkept) if len(part)]
+    unreadable = {path: unreadable[path] for path in images if path in unreadable}  # in order
     if not parts:
         first, why = next(iter(unreadable.items()))
         raise InputError(f"{folder}: none of its {len(images)} images can be used; {first}: {why}")

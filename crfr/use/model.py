@@ -18,7 +18,17 @@ from crfr.evaluate.encoders import Encoder
 from crfr.evaluate.exported import held_calibration
 from crfr.use.decide import Decision, decide
 from crfr.use.detect import load_detector
-from crfr.use.faces import Face, Faces, Image, Images, cosine_distance, join, listed, prepare
+from crfr.use.faces import (
+    Face,
+    Faces,
+    Image,
+    Images,
+    cosine_distance,
+    join,
+    listed,
+    pick,
+    prepare,
+)
 from crfr.use.thresholds import Calibration, parse_calibration, read_calibration
 
 BATCH = 64  # images at once
@@ -77,8 +87,8 @@ class Model:
             sizes, images of Pillow, paths of image files, lists of these.
           align: None for crops that are aligned already, which are resized to 112 px by antialiased
             bicubic.  For photos the path of a YuNet model, which finds the (largest) face, or its
-            landmarks [n 5 2] (x, y) in px: eyes, tip of the nose, corners of the mouth, left to
-            right as seen.
+            landmarks [n 5 2] (x, y) in px of the upright photo, after it is turned as its EXIF
+            says: eyes, tip of the nose, corners of the mouth, left to right as seen.
           resolution: px, one or n, where it is known better than from the size: of crops that were
             enlarged before.  By default the shorter side of an aligned crop, or the side of the
             aligned square in the photo; both at most 112.
@@ -127,13 +137,18 @@ class Model:
         with ThreadPoolExecutor(cores()) as threads:
             for start in range(0, count, BATCH):
                 faces = list(threads.map(work, range(start, min(start + BATCH, count))))
-                parts.append(self.embed_faces(faces))
+                part, failed = self.embed_faces(faces)
+                for name, why in failed.items():
+                    raise InputError(f"{name}: {why}")
+                parts.append(part)
         if not parts:
             raise InputError("no images: give at least one")
         return join(parts)
 
-    def embed_faces(self, faces: Sequence[Face]) -> Faces:
-        """The embeddings of a batch of prepared faces."""
+    def embed_faces(self, faces: Sequence[Face]) -> tuple[Faces, dict[str, str]]:
+        """A batch of prepared faces, embedded; those without a finite embedding are left out, and
+        the second is their name -> why.
+        """
         pixels = np.stack([face.pixels for face in faces])
         every = np.arange(len(faces))
         batch = min(BATCH, 1 << (len(faces) - 1).bit_length())  # few shapes, each compiled once
@@ -148,19 +163,20 @@ class Model:
         )
         embedding = np.concatenate([part for _, part in results])
         length = np.linalg.norm(np.where(np.isfinite(embedding), embedding, 0), axis=1)
-        bad = ~np.isfinite(embedding).all(1) | (length == 0)
-        if bad.any():
-            raise InputError(
-                f"{faces[int(np.argmax(bad))].name}: {self.encoder.model} gives an embedding that "
-                "is not finite or zero; it has diverged or is fed wrongly"
-            )
-        return Faces(
+        good = np.flatnonzero(np.isfinite(embedding).all(1) & (length > 0))
+        found = Faces(
             embedding,
             np.array([face.resolution for face in faces], np.float32),
             np.array([-1 if face.found is None else face.found for face in faces], np.int32),
             tuple(face.name for face in faces),
             tuple(face.notes for face in faces),
         )
+        why = (
+            f"{self.encoder.model} gives an embedding that is not finite or zero; it has diverged "
+            "or is fed wrongly"
+        )
+        failed = {faces[row].name: why for row in np.setdiff1d(every, good)}
+        return (pick(found, good.tolist()) if failed else found), failed
 
     def distance(
         self,

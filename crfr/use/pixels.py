@@ -15,11 +15,25 @@ from jaxtyping import Float32, UInt8
 from crfr.views.degrade import SIDE, resize_matrix
 
 AT_ONCE = 2**24  # numbers of float32 that a part of a large image takes: 64 MiB
+ROWS_AT_ONCE = 2**18  # numbers of a matrix made at a time: 10 MiB with what lies about meanwhile
+KEPT = 2**20  # numbers of a matrix that is kept, one of 16: 4 MiB each
 
 
-@functools.lru_cache(maxsize=16)
 def _matrix(size_in: int, size_out: int) -> Float32[np.ndarray, "o i"]:
-    return resize_matrix(size_in, size_out).astype(np.float32)
+    """In float32, of some rows at a time, and kept for the next image where it is small."""
+    return _kept(size_in, size_out) if size_in * size_out <= KEPT else _make(size_in, size_out)
+
+
+def _make(size_in: int, size_out: int) -> Float32[np.ndarray, "o i"]:
+    matrix = np.empty((size_out, size_in), np.float32)
+    step = max(1, ROWS_AT_ONCE // size_in)
+    for start in range(0, size_out, step):
+        rows = slice(start, start + step)
+        matrix[rows] = resize_matrix(size_in, size_out, rows=rows)
+    return matrix
+
+
+_kept = functools.lru_cache(maxsize=16)(_make)
 
 
 def resize(

@@ -73,9 +73,13 @@ def _merge(
     kept_score: Float[Array, " k"],
     kept_row: Int[Array, " k"],
 ) -> tuple[Float[Array, " k"], Int[Array, " k"]]:
-    """The best of those that were kept and of a block of rows, the first of which is `start`."""
+    """The best of those that were kept and of a block of rows, the first of which is `start`.
+
+    A score that is no number, as of a damaged embedding, is -inf: top_k would put it first.
+    """
     cosine = jnp.matmul(embedding, query, precision="highest")
-    score = jnp.concatenate([kept_score, slope * cosine + offset])
+    score = slope * cosine + offset
+    score = jnp.concatenate([kept_score, jnp.where(jnp.isnan(score), -jnp.inf, score)])
     row = jnp.concatenate([kept_row, start + jnp.arange(len(embedding), dtype=jnp.int32)])
     best, at = jax.lax.top_k(score, len(kept_score))  # of equal ones the first, so the earlier row
     return best, row[at]

@@ -164,11 +164,16 @@ def parse_calibration(path: Path, content: Any) -> Calibration:
         sound = (
             content.keys() >= ABOUT
             and isinstance(content["negatives"], int)
+            and isinstance(content["declined"], dict)
+            and isinstance(content["benchmarks"], dict)
             and BEST in tables
+            and resolutions.shape == (size,)
             and size > 1
+            and resolutions[0] >= 1  # px, of which logarithms are taken
             and bool((np.diff(resolutions) > 0).all())
             and all(array.shape == (size, size) for array in arrays)
-            and all(math.isfinite(array.sum()) for array in arrays)
+            and all(math.isfinite(array.sum()) for array in (resolutions, *arrays))
+            and bool((impostors["std"] > 0).all())  # scores are divided by it
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: lacks {error}; {AGAIN}") from error

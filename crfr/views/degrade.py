@@ -46,15 +46,17 @@ def _linear(x: np.ndarray) -> np.ndarray:
     return np.maximum(0.0, 1 - np.abs(x))
 
 
-def resize_matrix(size_in: int, size_out: int, kernel: str = "cubic") -> Float64[np.ndarray, "o i"]:
+def resize_matrix(
+    size_in: int, size_out: int, kernel: str = "cubic", rows: slice = slice(None)
+) -> Float64[np.ndarray, "o i"]:
     """The matrix that resizes a line of `size_in` samples to `size_out`, antialiased when it
-    shrinks.
+    shrinks; of a large one some `rows`, as each takes 40 bytes a sample while it is made.
 
     `kernel` is "cubic", "linear" or "box" (each output the exact mean of the input it covers; where
     it grows, overlapping pixels in proportion).  Rows sum to 1.
     """
     scale = size_in / size_out  # input samples an output sample
-    centre_out = (np.arange(size_out)[:, None] + 0.5) * scale
+    centre_out = (np.arange(size_out)[rows, None] + 0.5) * scale
     if kernel == "box":
         left, right = np.arange(size_in)[None], np.arange(size_in)[None] + 1
         covered = np.minimum(right, centre_out + scale / 2) - np.maximum(
