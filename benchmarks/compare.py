@@ -187,7 +187,7 @@ def chosen(text):
     return rows
 
 
-def main():
+def make_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("compare.json"))
     parser.add_argument("--budget", type=float, default=540.0, help="seconds for everything")
@@ -199,7 +199,11 @@ def main():
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--batch", type=int, default=128, help=argparse.SUPPRESS)
     parser.add_argument("--serve", default="", help=argparse.SUPPRESS)
-    flags = parser.parse_args()
+    return parser
+
+
+def main():
+    flags = make_parser().parse_args()
     if flags.serve:
         serve(flags)
         return

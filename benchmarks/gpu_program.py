@@ -64,7 +64,7 @@ def compile_step(config, classes, mesh):
     return update.lower(state, *batch, *constants).compile(compiler_options=options)
 
 
-def main():
+def make_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", default="baseline")
     parser.add_argument("--batch", type=int, default=128)
@@ -76,7 +76,11 @@ def main():
     parser.add_argument("--largest", type=int, default=20, help="kernels to list")
     parser.add_argument("--hlo", type=Path, help="write the program here")
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
-    flags = parser.parse_args()
+    return parser
+
+
+def main():
+    flags = make_parser().parse_args()
     topology = get_topology_desc("h200", "cuda", target_config=H200, topology="1x1x1")
     mesh = Mesh(np.array(topology.devices), (AXIS,), axis_types=(AxisType.Auto,))
     config = recipe()

@@ -285,7 +285,7 @@ def random_batch(batch, classes, device, seed=0):
     return images.to(device), label.to(device)
 
 
-def parse():
+def make_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", default="baseline", choices=METHODS)
     parser.add_argument("--name", default="resnet50", choices=NETWORKS)
@@ -298,11 +298,11 @@ def parse():
     parser.add_argument("--steps", type=int, default=0, help="in a row; 0: a third of a second")
     parser.add_argument("--threads", type=int, default=0, help="of a CPU; 0: PyTorch's choice")
     parser.add_argument("--serve", action="store_true", help="time when told to on stdin")
-    return parser.parse_args()
+    return parser
 
 
 def main():
-    flags = parse()
+    flags = make_parser().parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if flags.threads:
         torch.set_num_threads(flags.threads)

@@ -1,10 +1,12 @@
 """The shape of the package: one arrow, small modules, no JAX where none is needed."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +36,8 @@ ENTRY = {
     "__init__",
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
+PAGE = (ROOT / "docs/architecture.md").read_text()
+INVARIANTS = PAGE.partition("\n## Invariants\n")[2].partition("\n## ")[0]
 
 
 def imports(path):
@@ -78,10 +82,42 @@ def test_flax_and_orbax_are_imported_where_they_belong():
 
 
 def test_the_map_in_the_docs_names_every_module():
-    text = (ROOT / "docs/architecture.md").read_text()
     for path in MODULES:
         if path.stem != "__init__":
-            assert f"`{path.stem}`" in text, f"docs/architecture.md does not name {path}"
+            assert f"`{path.stem}`" in PAGE, f"docs/architecture.md does not name {path}"
+
+
+def shapes(path):
+    """The shapes of jaxtyping's annotations: of `Float[Array, "b d"]` its "b d"."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple):
+            last = node.slice.elts[-1]
+            if isinstance(node.value, ast.Name) and hasattr(jaxtyping, node.value.id):
+                yield last.value
+
+
+def test_the_letters_of_shapes_are_in_the_docs():
+    told = PAGE.partition("\nShape letters: ")[2].partition("\n## ")[0]
+    letters = {letter for quote in re.findall(r"`([a-z ]+)`", told) for letter in quote.split()}
+    names = {
+        name.strip("*#") for path in MODULES for shape in shapes(path) for name in shape.split()
+    }
+    used = {name for name in names if len(name) == 1 and name.isalpha()}
+    assert used
+    assert used <= letters
+
+
+@pytest.mark.parametrize("test", re.findall(r"`(test_\w+\.py::\w+)`", INVARIANTS))
+def test_what_holds_an_invariant_is_there(test):
+    file, _, name = test.partition("::")
+    assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text()
+
+
+def test_each_invariant_is_held():
+    first, *kept = INVARIANTS.split("\n- **")
+    assert kept
+    assert all("::test_" in invariant for invariant in kept)
+    assert "::test_" not in first
 
 
 @pytest.mark.parametrize(

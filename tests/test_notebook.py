@@ -1,17 +1,12 @@
-"""launch/colab.ipynb: its Python runs; tests/test_main.py parses its commands."""
+"""launch/colab.ipynb: its pictures.  tests/test_pages.py runs the rest, in its order."""
 
 import json
-from pathlib import Path
 
 import matplotlib
+import pages
 import pytest
 
-NOTEBOOK = Path(__file__).parents[1] / "launch/colab.ipynb"
-CODE = [
-    "".join(cell["source"])
-    for cell in json.loads(NOTEBOOK.read_text())["cells"]
-    if cell["cell_type"] == "code"
-]
+CODE = pages.cells()
 OURS = [source for source in CODE if "import crfr" in source]
 
 
@@ -31,5 +26,6 @@ def test_python_cells_run(source, monkeypatch):
 
 def test_cells():
     assert len(OURS) == 1
-    assert all(not cell.get("outputs") for cell in json.loads(NOTEBOOK.read_text())["cells"])
-    assert NOTEBOOK.read_text().endswith("}\n")
+    text = (pages.ROOT / "launch/colab.ipynb").read_text()
+    assert all(not cell.get("outputs") for cell in json.loads(text)["cells"])
+    assert text.endswith("}\n")
