@@ -93,6 +93,17 @@ def test_any_flipped_bit_is_found_and_the_step_before_is_used(saved, tmp_path, c
         shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "commit_success.txt"])
+@pytest.mark.parametrize("damage", [os.remove, lambda path: flip(path, 5)])
+def test_the_marks_of_orbax_hold_no_data(folder, name, damage):
+    """Of what the manifest does not list: the state is right without it, on a disk."""
+    marks = list((folder / "6").rglob(name))
+    assert marks
+    for mark in marks:
+        damage(mark)
+    assert restore(folder) == 6
+
+
 @pytest.mark.parametrize(
     ("damage", "text"),
     [
