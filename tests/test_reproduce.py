@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from crfr import commands, environment, estimate, main, measure, planning, reproduce
 from crfr.errors import InputError
 from crfr.evaluate.encoders import load_encoder
+from crfr.train.finite import DivergedError
 from crfr.workdir import open_workdir
 
 ROOT = Path(__file__).parents[1]
@@ -296,6 +297,33 @@ def test_a_run_that_another_process_has_comes_last(stubs, tmp_path, capsys):
     main.run(words(out))
     assert order[::2] == [RUNS[0], *RUNS[2:], RUNS[1]]
     assert len(pages[-1]) == 4
+
+
+def test_a_run_that_diverges_stops_no_other(stubs, tmp_path, monkeypatch, capsys):
+    order, pages = stubs
+    train = commands.train
+
+    def diverge(config, workdir, **about):
+        if workdir.name in RUNS[1:3]:
+            with open_workdir(workdir, json.loads(config.to_json()), {}):
+                raise DivergedError(f"loss is nan at step 2 of {workdir.name}")
+        train(config, workdir, **about)
+
+    monkeypatch.setattr(commands, "train", diverge)
+    with pytest.raises(InputError) as ended:
+        main.run(words(tmp_path / "out"))
+    assert str(ended.value) == (
+        "2 of 4 runs diverged: bt-14, seed 0; bt-7, seed 1; the line of each stands above"
+    )
+    assert order[::2] == [RUNS[0], RUNS[3]]
+    assert len(pages[-1]) == 2
+    output = capsys.readouterr().out
+    assert output.count("bt-14, seed 0: loss is nan at step 2 of bt-14-seed-0") == 1
+    assert "2 of 4 runs are done" in output
+    # the same command tries them once more, and them alone
+    monkeypatch.setattr(commands, "train", train)
+    main.run(words(tmp_path / "out"))
+    assert order[4::2] == RUNS[1:3]
 
 
 def test_a_page_that_fails_stops_no_training(stubs, tmp_path, monkeypatch, capsys):

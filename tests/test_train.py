@@ -20,6 +20,7 @@ from crfr.errors import BusyError, InputError
 from crfr.evaluate.encoders import load_encoder
 from crfr.recipe import defaults, recipe, shrink
 from crfr.train.checkpoint import Checkpoints
+from crfr.train.finite import DivergedError
 from crfr.workdir import latest_step, open_workdir
 
 ROOT = Path(__file__).parents[1]
@@ -320,7 +321,7 @@ def test_bad_configs_are_refused(tmp_path, source, changes, message):
 def test_a_diverged_run_stops_with_the_step_named(tmp_path, source):
     config = small("baseline", **{"schedule.learning_rate": 1e30, "schedule.kind": "steps"})
     config.schedule.drops = ()
-    with pytest.raises(InputError, match=r"loss is nan at step 2, .* between steps 1 and 2; no"):
+    with pytest.raises(DivergedError, match=r"loss is nan at step 2, .* between steps 1 and 2; no"):
         commands.train(config, tmp_path / "run", source=source)
 
 
