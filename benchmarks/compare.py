@@ -3,73 +3,109 @@
     python benchmarks/compare.py --out=compare.json --budget=540
 
 Every row is a method and a batch.  For each a process of crfr and one of every PyTorch form compile
-and wait; then they time steps in a row in turns, several rounds, one at a time.  Rows come in the
-order of their weight, and none begins that is not expected to end within the budget (seconds); what
-is measured is written after every row.
+at the same time and wait; then they time steps in a row in turns, several rounds, one at a time.
+Rows come in the order of their weight, and none begins that is not expected to end within the
+budget (seconds).  What is measured is written and printed after every row, and on SIGTERM.  A
+process that ends early is left out of its row; where it is crfr's, the exit code is 1.
 """
 
 import argparse
+import contextlib
 import json
+import math
 import os
+import queue
+import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+from crfr import environment
+
 HERE = Path(__file__).resolve().parent
-# method, batch, PyTorch's forms; the first is the strongest that compiles in a minute or two
+# method, batch, PyTorch's forms; those without are there for the views a second
 ROWS = [
-    ("baseline", 128, ("reduce-overhead", "peers")),
+    ("baseline", 128, ("reduce-overhead", "max-autotune", "peers")),
     ("st-m1", 128, ("reduce-overhead",)),
     ("st-m2", 128, ("reduce-overhead",)),
+    ("baseline", 256, ()),
+    ("baseline", 640, ()),
     ("baseline", 1024, ("reduce-overhead", "peers")),
     ("baseline", 512, ("reduce-overhead",)),
     ("st-m1", 512, ("reduce-overhead",)),
-    ("baseline", 128, ("max-autotune",)),
 ]
+USUAL = ("reduce-overhead", "peers")  # of rows that name no form
+LEAST = 60.0  # seconds that a process is expected to compile until one like it has
+AWAY = 0.1  # FLOPs that differ by more are not those of one step
 
 
 class Server:
-    """A process that has compiled a step and times it when asked."""
+    """A process that has compiled a step and times it when asked.
 
-    def __init__(self, name, command, environment):
+    What it does not do raises RuntimeError (it ended, or not in time), OSError or ValueError.
+    """
+
+    def __init__(self, name, command, variables):
         self.name = name
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | environment,
+            env=os.environ | variables,
         )
         self.about, self.seconds, self.loss = {}, [], None
+        self.started = self.heard = time.monotonic()
+        self.lines = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
 
-    def ready(self):
-        """Whether it compiled; what it prints before that it says is passed on."""
-        for line in self.process.stdout:
-            if line.startswith("ready "):
-                self.about = json.loads(line.removeprefix("ready "))
-                return True
+    def _read(self):
+        with self.process.stdout as lines:
+            for line in lines:
+                self.lines.put((time.monotonic(), line))
+        self.lines.put((time.monotonic(), None))
+
+    def line(self, until):
+        try:
+            self.heard, line = self.lines.get(timeout=max(until - time.monotonic(), 0))
+        except queue.Empty:
+            self.heard = time.monotonic()
+            self.process.kill()
+            raise RuntimeError("not done in time") from None
+        if line is None:
+            raise RuntimeError("it has ended")
+        return line
+
+    def ready(self, until):
+        """When it has compiled; what it prints before that it says is passed on."""
+        while not (line := self.line(until)).startswith("ready "):
             print(f"  {self.name}: {line.rstrip()}", file=sys.stderr)
-        return False
+        self.about = json.loads(line.removeprefix("ready "))
 
-    def time(self, count):
+    def time(self, count, until):
+        """Seconds a step of `count` in a row."""
         self.process.stdin.write(f"{count}\n")
         self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.name} has ended")
-        answer = json.loads(line)
-        self.seconds.append(answer["seconds"])
+        answer = json.loads(self.line(until))
         self.loss = answer["loss"]
+        return answer["seconds"]
 
-    def end(self):
-        self.process.stdin.close()
+    def close(self):
+        """Ask it to end."""
+        with contextlib.suppress(OSError):  # of a pipe that nobody reads
+            self.process.stdin.close()
+
+    def end(self, seconds):
+        """Its exit code; it is killed where it does not end in time."""
+        self.close()
         try:
-            self.process.wait(10)
+            return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
+            return self.process.wait()
 
 
 def serve(flags):
@@ -80,7 +116,9 @@ def serve(flags):
     from crfr.bench.timing import row
     from crfr.recipe import recipe
     from crfr.train import sharding
+    from crfr.views.methods import parse_method
 
+    environment.keep_programs()
     config = recipe()
     config.method, config.batch = flags.serve, flags.batch
     config.model.name, config.model.dtype = flags.name, flags.dtype
@@ -90,6 +128,7 @@ def serve(flags):
     about = {
         "bench": "crfr step",
         "config": {"method": config.method, "model": flags.name, "batch": flags.batch},
+        "views": len(parse_method(config.method).views),
         "dtype": flags.dtype,
         "classes": flags.classes,
         "gflop": round(count_flops(config, flags.classes) / 1e9, 3),
@@ -104,53 +143,82 @@ def serve(flags):
         print(json.dumps({"seconds": seconds, "loss": loss}), flush=True)
 
 
-def measure(flags, method, batch, forms):
-    """One row: {name of a server: its figures}."""
+def commands(flags, method, batch, forms):
+    """{name of a server: (its command, variables of its environment)} of a row."""
     common = ["--batch", str(batch), "--classes", str(flags.classes)]
     common += ["--name", flags.name, "--dtype", flags.dtype]
     ours = [sys.executable, str(HERE / "compare.py"), f"--serve={method}", *common]
     # memory as it is needed, so that the others fit beside it
-    commands = {"crfr": (ours, {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"})}
+    found = {"crfr": (ours, {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"})}
     for form in forms:
         theirs = [sys.executable, str(HERE / "torch_resnet.py"), "--serve", *common]
-        theirs += ["--method", method, "--form", form]
-        commands[f"torch {form}"] = (theirs, {})
-    servers, count = [], 0
+        found[f"torch {form}"] = ([*theirs, "--method", method, "--form", form], {})
+    return found
+
+
+def ask(servers, call):
+    """{server: its answer} of those that answer; the others are ended, and said to be left out."""
+    answers = {}
+    for server in servers:
+        try:
+            answers[server] = call(server)
+        except (RuntimeError, OSError, ValueError) as error:
+            code = server.end(1)
+            print(f"  {server.name} is left out: {error} (exit code {code})", flush=True)
+    return answers
+
+
+def measure(flags, batch, commands, until, waited):
+    """{name of a server: its figures} of those that answered in every round, until a moment of the
+    monotonic clock; `waited` gets the seconds that each took to be ready, or not.
+    """
+    servers = [Server(name, *command) for name, command in commands.items()]
+    compiled = until - timing_seconds(flags, servers)
+
+    def ready(server):
+        try:
+            server.ready(compiled)
+        finally:
+            waited[server.name] = max(waited.get(server.name, 0), server.heard - server.started)
+        print(f"  {server.name}: ready after {server.heard - server.started:.0f} s", flush=True)
+
     try:
-        for name, (command, environment) in commands.items():
-            started = time.monotonic()
-            server = Server(name, command, environment)
-            servers.append(server)
-            if not server.ready():
-                print(f"  {name}: ended with {server.process.wait()}", flush=True)
-                servers.remove(server)
-                continue
-            print(f"  {name}: ready after {time.monotonic() - started:.0f} s", flush=True)
-        for server in servers:
-            server.time(1)
-        longest = max((server.seconds.pop() for server in servers), default=1.0)
-        count = max(1, min(200, round(flags.seconds / longest)))
+        left = ask(servers, ready)
+        left = ask(left, lambda server: server.time(1, until))
+        count = max(1, min(200, round(flags.seconds / max(left.values(), default=1.0))))
         for _ in range(flags.rounds):
-            for server in servers:
-                server.time(count)
-    except RuntimeError as error:
-        print(f"  {error}", flush=True)
+            left = ask(left, lambda server: server.time(count, until))
+            for server, seconds in left.items():
+                server.seconds.append(seconds)
+    except BaseException:  # SIGTERM's: what compiles would not hear that it is to end
+        for server in servers:
+            server.process.kill()
+        raise
     finally:
         for server in servers:
-            server.end()
+            server.close()
+        for server in servers:
+            server.end(10)
+    return {server.name: figures(server, batch, count) for server in left}
+
+
+def figures(server, batch, count):
+    """What is reported of a server that timed `count` steps in every round."""
+    median = statistics.median(server.seconds)
     return {
-        server.name: {
-            **server.about,
-            "seconds": [round(s, 7) for s in server.seconds],
-            "steps": count,
-            "images_per_second": round(batch / statistics.median(server.seconds), 1),
-            "step_ms": round(1e3 * statistics.median(server.seconds), 4),
-            "step_ms_spread": round(1e3 * (max(server.seconds) - min(server.seconds)), 4),
-            "loss": server.loss,
-        }
-        for server in servers
-        if server.seconds
+        **server.about,
+        "seconds": [round(s, 7) for s in server.seconds],
+        "steps": count,
+        "images_per_second": round(batch / median, 1),
+        "step_ms": round(1e3 * median, 4),
+        "step_ms_spread": round(1e3 * (max(server.seconds) - min(server.seconds)), 4),
+        "loss": server.loss if math.isfinite(server.loss) else None,
     }
+
+
+def timing_seconds(flags, servers):
+    """What the rounds of a row take, about, with the warm-up before them."""
+    return (flags.rounds + 1) * flags.seconds * len(servers)
 
 
 def table(rows):
@@ -164,26 +232,44 @@ def table(rows):
                 f"{row['method']:<10}{row['batch']:>6}  {name:<22}{f['images_per_second']:>10.0f}"
                 f"{f['step_ms']:>11.3f}{f['step_ms_spread']:>9.3f}{f['gflop']:>10.1f}{ratio:>9}"
             )
-    base = {
-        r["batch"]: r["figures"]["crfr"]["step_ms"]
-        for r in rows
-        if r["method"] == "baseline" and "crfr" in r["figures"]
-    }
-    for row in rows:
-        if row["method"] != "baseline" and row["batch"] in base and "crfr" in row["figures"]:
-            times = row["figures"]["crfr"]["step_ms"] / base[row["batch"]]
-            lines.append(
-                f"{row['method']} at {row['batch']}: {times:.2f} times the baseline's step"
+    return "\n".join([*lines, *beside_the_baseline(rows), *unequal(rows)])
+
+
+def beside_the_baseline(rows):
+    """crfr's other methods against its baseline, at as many images and at as many views a step."""
+    ours = {(r["method"], r["batch"]): r["figures"]["crfr"] for r in rows if "crfr" in r["figures"]}
+    for (method, batch), f in ours.items():
+        same, equal = ours.get(("baseline", batch)), ours.get(("baseline", batch * f["views"]))
+        if method != "baseline" and same:
+            times = f["step_ms"] / same["step_ms"]
+            yield f"{method} at {batch}: {times:.2f} times the baseline's step"
+        if f["views"] > 1 and equal:
+            share = equal["step_ms"] / f["step_ms"]
+            yield (
+                f"{method} at {batch}: {share:.3f} of the views a second of the baseline at "
+                f"{batch * f['views']}, an equal number of views a step"
             )
-    return "\n".join(lines)
+
+
+def unequal(rows):
+    """What stands beside crfr and has other FLOPs: no comparison of one step."""
+    for row in rows:
+        ours = row["figures"].get("crfr", {}).get("gflop")
+        for name, f in row["figures"].items():
+            if ours and abs(f["gflop"] / ours - 1) > AWAY:
+                yield (
+                    f"!!! {row['method']} {row['batch']}: NOT THE SAME STEP, {name} has "
+                    f"{f['gflop']:.1f} GFLOP and crfr {ours:.1f}"
+                )
 
 
 def chosen(text):
-    """Rows of --rows=METHOD:BATCH[:FORM+FORM],..."""
+    """Rows of --rows=METHOD:BATCH[:FORM+FORM],...; `METHOD:BATCH:` is crfr alone."""
     rows = []
     for word in text.split(","):
         method, batch, *forms = word.split(":")
-        rows.append((method, int(batch), tuple(forms[0].split("+")) if forms else ROWS[0][2]))
+        named = tuple(form for form in forms[0].split("+") if form) if forms else USUAL
+        rows.append((method, int(batch), named))
     return rows
 
 
@@ -202,27 +288,43 @@ def make_parser():
     return parser
 
 
-def main():
-    flags = make_parser().parse_args()
+def compare(flags, rows):
+    """Measure the rows that are asked for into `rows`, as the time allows."""
+    end, waited = time.monotonic() + flags.budget, {}
+    for method, batch, forms in chosen(flags.rows) if flags.rows else ROWS:
+        now, servers = time.monotonic(), commands(flags, method, batch, forms)
+        need = max(waited.get(name, LEAST) for name in servers) + timing_seconds(flags, servers)
+        if end - now < need:
+            print(f"{method} {batch}: left out, {end - now:.0f} s are left", flush=True)
+            continue
+        print(f"{method} {batch}, {end - now:.0f} s are left", flush=True)
+        # a form that tunes for ever costs half of the budget at most
+        found = measure(flags, batch, servers, min(end, now + flags.budget / 2), waited)
+        rows.append({"method": method, "batch": batch, "figures": found})
+        about = {"cores": environment.cores(), "time": environment.now()}
+        everything = {"bench": "compare", "rows": rows, **about, **environment.made_with()}
+        environment.write_json(flags.out, everything)
+        print(table(rows), flush=True)
+
+
+def main(arguments=None):
+    """The exit code: 1 where crfr itself was left out of a row."""
+    flags = make_parser().parse_args(arguments)
     if flags.serve:
         serve(flags)
-        return
-    started, rows, longest = time.monotonic(), [], 60.0
-    for method, batch, forms in chosen(flags.rows) if flags.rows else ROWS:
-        left = flags.budget - (time.monotonic() - started)
-        # a form that tunes takes longest to compile
-        need = longest * (2 if "max-autotune" in forms else 1)
-        if left < need:
-            print(f"{method} {batch}: left out, {left:.0f} s are left", flush=True)
-            continue
-        print(f"{method} {batch}, {left:.0f} s are left", flush=True)
-        began = time.monotonic()
-        figures = measure(flags, method, batch, forms)
-        longest = max(longest, time.monotonic() - began)
-        rows.append({"method": method, "batch": batch, "figures": figures})
-        flags.out.write_text(json.dumps({"rows": rows, "command": sys.argv}, indent=1) + "\n")
-    print(table(rows))
+        return 0
+    # a second call goes on with what the first one compiled; JAX's folder is keep_programs'
+    kept = Path(os.environ.get("CRFR_CACHE") or "~/.cache/crfr").expanduser()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kept / "inductor"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    rows = []
+    try:
+        compare(flags, rows)
+    except SystemExit:
+        print(f"stopped; what was measured before:\n{table(rows)}", flush=True)
+        raise
+    return 0 if all("crfr" in row["figures"] for row in rows) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -41,7 +41,7 @@ class Kind(NamedTuple):
 
 
 class Embedding(NamedTuple):
-    """What was measured of a network in evaluation."""
+    """What was measured of a network in a sweep."""
 
     image_seconds: float
     compile_seconds: float
@@ -103,8 +103,8 @@ def measure_kind(config: Config, methods: list[str], source: Source, mesh: Mesh)
 
 
 def measure_embedding(config: Config, mesh: Mesh) -> Embedding:
-    """Time the network of a config in evaluation, with random weights."""
-    network = build_for_evaluation(config.to_dict())
+    """Time the network of a config, its BatchNorms folded as in a sweep, with random weights."""
+    network = build_for_evaluation(config.to_dict()).clone(folded=True)
     batch = -(-config.run.eval_batch // mesh.size) * mesh.size
     init = jax.jit(network.init, out_shardings=sharding.replicated(mesh))
     variables = init(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))

@@ -2,7 +2,7 @@
 
 The order: check the whole request, see what is done, measure what the rest will take, say so; then
 seed by seed each method is trained and swept and the page written anew, so that a kill leaves
-results.  The same command again goes on.
+results.  The same command again goes on.  A run that diverges stops no other.
 """
 
 import shutil
@@ -31,6 +31,7 @@ from crfr.planning import (
 from crfr.report import paper
 from crfr.report.page import write_report
 from crfr.train import sharding
+from crfr.train.finite import DivergedError
 from crfr.train.log import duration
 from crfr.urls import public
 from crfr.views.degrade import check_resolutions
@@ -65,7 +66,7 @@ def reproduce(
 
     `config` is FILE.py[:ARGUMENTS], `overrides` are --config.KEY=VALUE for all methods.  `plan`:
     measure and print the plan, and stop.  Raises InputError for anything the user can mend, before
-    the first training where it can be seen before.
+    the first training where it can be seen before, and after the last one where runs diverged.
     """
     environment.keep_programs()  # those that are measured are those that train
     for name in scenarios:
@@ -162,6 +163,7 @@ def reproduce(
                 write_report(sweeps, out / PAGE)
 
     stale = False  # whether the page lacks something
+    diverged: list[Run] = []
     began, counted = time.monotonic(), 0.0  # `counted`: what the plan gave to the runs since then
     seconds = {run: work.training + work.sweep for run, work in works.items()}
     for remedy in ("later again", "left to it: the same command again goes on"):
@@ -183,14 +185,25 @@ def reproduce(
                 f"{duration(spent + rest)}",
                 flush=True,
             )
-            if not carry_out(run):
-                print(f"{run}: another process works on it; {remedy}")
-                held.append(run)
+            try:
+                if not carry_out(run):
+                    print(f"{run}: another process works on it; {remedy}")
+                    held.append(run)
+                    continue
+            except DivergedError as error:
+                print(f"{run}: {error}", flush=True)
+                diverged.append(run)
                 continue
             counted, stale = counted + seconds[run], True
         left = held
     write_page()
-    print(f"\n{len(runs) - len(left)} of {len(runs)} runs are done; open {(out / PAGE).resolve()}")
+    done = len(runs) - len(left) - len(diverged)
+    print(f"\n{done} of {len(runs)} runs are done; open {(out / PAGE).resolve()}", flush=True)
+    if diverged:
+        raise InputError(
+            f"{len(diverged)} of {len(runs)} runs diverged: {'; '.join(map(str, diverged))}; the "
+            "line of each stands above"
+        )
 
 
 def _show(about: dict[str, Any], lines: str, works: dict[Run, Work], out: Path) -> None:

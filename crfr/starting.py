@@ -18,6 +18,7 @@ from crfr.networks import build_for_evaluation
 from crfr.train.state import State
 
 FILES = (".h5", ".keras", ".pth", ".pt", ".safetensors")
+PROGRAMS = (".onnx", ".stablehlo", ".py")  # files that give embeddings, not weights
 # What has to be alike for weights to mean the same: attributes of the network and the keys of
 # config.model that set them.
 ALIKE = {
@@ -52,8 +53,13 @@ def start_from(spec: str, network: ResNet, state: State) -> tuple[State, str]:
 
 
 def is_file(spec: str) -> bool:
-    """Whether weights are those of a file, and not of a run of crfr."""
-    return Path(spec).suffix in FILES and not Path(spec).is_dir()
+    """Whether weights are those of a file, and not of a run of crfr: a file may have any name, and
+    one of a usual name need not be there.
+    """
+    path = Path(spec)
+    if path.suffix in FILES:
+        return not path.is_dir()
+    return path.suffix not in PROGRAMS and path.is_file()
 
 
 def find_weights(spec: str, network: ResNet) -> tuple[Any, list[str]]:
@@ -69,7 +75,7 @@ def _of_run(spec: str, network: ResNet) -> Any:
     if encoder.network is None:
         raise InputError(
             f"--config.init.weights={spec}: gives embeddings, not weights; name a training run or "
-            f"a file that ends in {', '.join(FILES)}"
+            f"a file of weights ({', '.join(FILES)})"
         )
     other = {
         key: f"{key} (there {getattr(encoder.network, name)!r}, here {getattr(network, name)!r})"

@@ -50,7 +50,11 @@ def write_known(
     """A sweep of a training.  `wrong` is the share by resolution in CR and, but for `equal`, in ER;
     `apart` has other (near, far)."""
     path = root / f"{method}-seed-{seed}"
-    training = {"config": config or config_of(method, seed), "run": [], "seconds": 60.0}
+    training = {
+        "config": config or config_of(method, seed),
+        "run": [{"images": 200}],
+        "seconds": 60.0,
+    }
     options = {"changes": {"model": f"runs/{path.name}"}, "training": training} | about
     few = {"resolutions": (112,), "pairs": PAIRS, "samples": False, "side": False}
     write_sweep(path, method, benchmarks=(benchmark,), **few, **options)

@@ -1,8 +1,9 @@
 """Other frameworks' networks, read from their definitions in plain NumPy and float64.
 
 Each takes `get(name, shape)`, which gives the array of a name in its framework's file, and images
-[n 112 112 3], RGB 0..255; it returns {block: its output [n h w c]}, with the embedding where there
-is one.  With a `Drawn` for `get`, a reading makes the weights that it asks for.
+[n 112 112 3], RGB 0..255; it returns {crfr's name of a block, or BLOCK/LAYER of a BatchNorm (with
+the ReLU behind it, as crfr's has it) or PReLU: its output [n h w c]}, with the embedding where
+there is one.  With a `Drawn` for `get`, a reading makes the weights that it asks for.
 """
 
 import numpy as np
@@ -74,8 +75,8 @@ def keras_resnet50(get, images, width=64, names="new"):
 
     new = names == "new"
     stem = ("conv1_conv", "conv1_bn") if new else ("conv1", "bn_conv1")
-    x = windows(relu(layer(x, *stem, width, 7, 2, 3)), 3, 2, 1).max((-2, -1))
-    outputs = {}
+    outputs = {"norm_stem": relu(layer(x, *stem, width, 7, 2, 3))}
+    x = windows(outputs["norm_stem"], 3, 2, 1).max((-2, -1))
     for stage, blocks in enumerate(DEPTHS["resnet50"]):
         filters = width * 2**stage
         for block in range(blocks):
@@ -87,12 +88,14 @@ def keras_resnet50(get, images, width=64, names="new"):
                 name = f"{stage + 2}{'abcdef'[block]}_branch" + ["1", "2a", "2b", "2c"][number]
                 return f"res{name}", f"bn{name}"
 
-            stride = 2 if stage and not block else 1
-            shortcut = x if block else layer(x, *called(0), 4 * filters, 1, stride, 0)
-            y = relu(layer(x, *called(1), filters, 1, stride, 0))
-            y = relu(layer(y, *called(2), filters, 3, 1, 1))
-            x = relu(shortcut + layer(y, *called(3), 4 * filters, 1, 1, 0))
-            outputs[f"stage{stage}_block{block}"] = x
+            stride, name = 2 if stage and not block else 1, f"stage{stage}_block{block}"
+            outputs[f"{name}/norm0"] = y = relu(layer(x, *called(1), filters, 1, stride, 0))
+            outputs[f"{name}/norm1"] = y = relu(layer(y, *called(2), filters, 3, 1, 1))
+            outputs[f"{name}/norm2"] = y = layer(y, *called(3), 4 * filters, 1, 1, 0)
+            if not block:
+                x = layer(x, *called(0), 4 * filters, 1, stride, 0)
+                outputs[f"{name}/norm_shortcut"] = x
+            outputs[name] = x = relu(x + y)
     return outputs
 
 
@@ -120,24 +123,23 @@ def torchvision_resnet(get, images, name="resnet50", width=64):
     """models/resnet.py: a bottleneck strides in its 3x3 ("ResNet V1.5")."""
     conv, bn = torch_layers(get)
     x = (images / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
-    x = windows(relu(bn(conv(x, "conv1", width, 7, 2), "bn1")), 3, 2, 1, -np.inf).max((-2, -1))
-    outputs = {}
+    outputs = {"norm_stem": relu(bn(conv(x, "conv1", width, 7, 2), "bn1"))}
+    x = windows(outputs["norm_stem"], 3, 2, 1, -np.inf).max((-2, -1))
     for stage, blocks in enumerate(DEPTHS[name]):
         for block in range(blocks):
             at, planes = f"layer{stage + 1}.{block}", width * 2**stage
-            stride = 2 if stage and not block else 1
-            if name == "resnet50":
-                y = relu(bn(conv(x, f"{at}.conv1", planes, 1), f"{at}.bn1"))
-                y = relu(bn(conv(y, f"{at}.conv2", planes, 3, stride), f"{at}.bn2"))
-                y = bn(conv(y, f"{at}.conv3", 4 * planes, 1), f"{at}.bn3")
-            else:
-                y = relu(bn(conv(x, f"{at}.conv1", planes, 3, stride), f"{at}.bn1"))
-                y = bn(conv(y, f"{at}.conv2", planes, 3), f"{at}.bn2")
+            stride, here = 2 if stage and not block else 1, f"stage{stage}_block{block}"
+            sizes = (1, 3, 1) if name == "resnet50" else (3, 3)
+            y, strided = x, len(sizes) - 2  # the 3x3 strides: the first of two, the second of three
+            for i, size in enumerate(sizes):
+                filters = 4 * planes if i == 2 else planes
+                y = conv(y, f"{at}.conv{i + 1}", filters, size, stride if i == strided else 1)
+                y = bn(y, f"{at}.bn{i + 1}")
+                outputs[f"{here}/norm{i}"] = y = relu(y) if i < len(sizes) - 1 else y
             if x.shape != y.shape:
                 x = conv(x, f"{at}.downsample.0", y.shape[-1], 1, stride)
-                x = bn(x, f"{at}.downsample.1")
-            x = relu(x + y)
-            outputs[f"stage{stage}_block{block}"] = x
+                outputs[f"{here}/norm_shortcut"] = x = bn(x, f"{at}.downsample.1")
+            outputs[here] = x = relu(x + y)
     get("fc.weight", (10, x.shape[-1]))  # the classifier, which no reader wants
     get("fc.bias", (10,))
     return outputs
@@ -151,20 +153,23 @@ def insightface_iresnet(get, images, name="iresnet18", width=64, embedding=512):
         return np.where(x >= 0, x, get(f"{name}.weight", x.shape[-1:]) * x)
 
     x = (images / 255 - 0.5) / 0.5
-    x = prelu(bn(conv(x, "conv1", width, 3), "bn1"), "prelu")
-    outputs = {}
+    outputs = {"norm_stem": bn(conv(x, "conv1", width, 3), "bn1")}
+    outputs["prelu_stem"] = x = prelu(outputs["norm_stem"], "prelu")
     for stage, blocks in enumerate(DEPTHS[name]):
         for block in range(blocks):
             at, planes, stride = f"layer{stage + 1}.{block}", width * 2**stage, 1 if block else 2
-            y = conv(bn(x, f"{at}.bn1"), f"{at}.conv1", planes, 3)
-            y = prelu(bn(y, f"{at}.bn2"), f"{at}.prelu")
+            here = f"stage{stage}_block{block}"
+            outputs[f"{here}/norm0"] = y = bn(x, f"{at}.bn1")
+            outputs[f"{here}/norm1"] = y = bn(conv(y, f"{at}.conv1", planes, 3), f"{at}.bn2")
+            outputs[f"{here}/prelu"] = y = prelu(y, f"{at}.prelu")
             y = bn(conv(y, f"{at}.conv2", planes, 3, stride), f"{at}.bn3")
+            outputs[f"{here}/norm2"] = y
             if not block:
                 x = conv(x, f"{at}.downsample.0", planes, 1, stride)
-                x = bn(x, f"{at}.downsample.1")
-            x = x + y
-            outputs[f"stage{stage}_block{block}"] = x
-    flat = bn(x, "bn2").transpose(0, 3, 1, 2).reshape(len(x), -1)
+                outputs[f"{here}/norm_shortcut"] = x = bn(x, f"{at}.downsample.1")
+            outputs[here] = x = x + y
+    outputs["norm_features"] = bn(x, "bn2")
+    flat = outputs["norm_features"].transpose(0, 3, 1, 2).reshape(len(x), -1)
     y = flat @ get("fc.weight", (embedding, flat.shape[1])).T + get("fc.bias", (embedding,))
     outputs["embedding"] = bn(y, "features")
     return outputs

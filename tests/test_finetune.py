@@ -15,7 +15,7 @@ from crfr.errors import InputError
 from crfr.evaluate.encoders import load_encoder
 from crfr.networks import build, build_for_evaluation
 from crfr.recipe import recipe, shrink
-from crfr.starting import start_from
+from crfr.starting import is_file, start_from
 from crfr.train.sharding import make_mesh, state_sharding
 from crfr.train.state import init_state
 
@@ -87,6 +87,21 @@ def test_weights_fill_what_they_have_and_leave_the_rest(tmp_path):
     np.testing.assert_array_equal(backbone["conv_stem"]["kernel"], stem)
     np.testing.assert_array_equal(backbone["dense"]["kernel"], before["dense"]["kernel"])
     np.testing.assert_array_equal(started.params["classes"], state.params["classes"])
+    # a file is known by its first bytes, as the readers know it, and not by its name
+    renamed = path.rename(tmp_path / "pytorch_model.bin")
+    again, _ = start_from(str(renamed), network, state)
+    np.testing.assert_array_equal(again.params["backbone"]["conv_stem"]["kernel"], stem)
+
+
+def test_which_weights_are_those_of_a_file(tmp_path):
+    for name in ("pytorch_model.bin", "w", "m.onnx", "m.stablehlo", "f.py"):
+        (tmp_path / name).touch()
+    (tmp_path / "run.h5").mkdir()
+    names = [
+        *("pytorch_model.bin", "w", "absent.h5"),
+        *("m.onnx", "m.stablehlo", "f.py", "run.h5", "absent.bin", "w@3"),
+    ]
+    assert [is_file(str(tmp_path / name)) for name in names] == 3 * [True] + 6 * [False]
 
 
 def test_what_cannot_be_started_from_is_refused(base, tmp_path):

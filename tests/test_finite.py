@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from test_step import batch_of, setup
 
-from crfr.agreement import SharedError
-from crfr.train.finite import IN_A_ROW, FiniteCheck, all_finite, keep_where
+from crfr.train.finite import IN_A_ROW, DivergedError, FiniteCheck, all_finite, keep_where
+from crfr.train.log import Log
 from crfr.train.state import State
 
 
@@ -86,10 +86,10 @@ def test_the_first_loss_that_is_not_finite_stops_with_its_window():
     for step in (1, 2, 3):
         check.look(step, {"loss": jnp.asarray(1.0)}, lambda: [])
     match = r"loss is nan at step 4, .* between steps 3 and 4; step 2 is the last good checkpoint"
-    with pytest.raises(SharedError, match=match):
+    with pytest.raises(DivergedError, match=match):
         check.look(4, {"loss": jnp.asarray(np.nan)}, lambda: [1, 2])
     # the state was whole at step 4, from which the run went on
-    with pytest.raises(SharedError, match=r"inf at step 5, .* between steps 5 and 5; nothing is"):
+    with pytest.raises(DivergedError, match=r"inf at step 5, .* between steps 5 and 5; nothing is"):
         FiniteCheck("stop", 4).look(5, {"loss": np.float32(np.inf)}, lambda: [])
 
 
@@ -100,7 +100,7 @@ def test_a_state_that_is_not_finite_is_named_with_the_window():
         r"\.params\['classes'\] and 1 other arrays are not finite after step 9, which is not "
         r"saved: .* between steps 7 and 9; step 6 is the last good"
     )
-    with pytest.raises(SharedError, match=match):
+    with pytest.raises(DivergedError, match=match):
         check.look_at_state(9, state_with(np.inf), lambda: [3, 6])
 
 
@@ -114,5 +114,14 @@ def test_skipped_steps_are_counted_and_a_hundred_in_a_row_stop():
     assert check.skipped == 5 + IN_A_ROW - 1
     for step in range(1, IN_A_ROW):
         check.look(step, skipped, lambda: [])
-    with pytest.raises(SharedError, match="100 steps in a row, up to step 300"):
+    with pytest.raises(DivergedError, match="100 steps in a row, up to step 300"):
         check.look(300, skipped, lambda: [200])
+
+
+def test_a_scalar_that_is_not_finite_is_not_logged(tmp_path):
+    with (
+        Log(tmp_path, 0) as log,
+        pytest.raises(DivergedError, match="distance is inf at step 3: training has diverged"),
+    ):
+        log.write({"step": 3, "loss": 1.0, "distance": np.inf}, "")
+    assert (tmp_path / "metrics.jsonl").read_text() == ""

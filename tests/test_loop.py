@@ -65,10 +65,10 @@ class Nowhere(Checkpoints):
 
 class Silent(Log):
     def __init__(self):
-        pass
+        self.rows = []
 
     def write(self, row, text):
-        pass
+        self.rows.append(row)
 
 
 def read_one_by_one(source):
@@ -81,7 +81,7 @@ def read_one_by_one(source):
         }
 
 
-def run(stream, device, watchdog=None) -> float:
+def run(stream, device, watchdog=None, log=None, verify=None) -> float:
     """Seconds of the loop; an update is a job for `device`, which does one at a time."""
     names = ("loss", "cross_entropy", "distance", "accuracy", "learning_rate")
 
@@ -104,10 +104,10 @@ def run(stream, device, watchdog=None) -> float:
         images=64,
         log_every=5,
         save_every=STEPS,
-        verify_every=STEPS,
+        verify_every=5,
         checkpoints=Nowhere(),
-        log=Silent(),
-        verify=None,
+        log=log or Silent(),
+        verify=verify,
         check=FiniteCheck("stop", 0),
         watchdog=watchdog or Watchdog(0),
     )
@@ -125,6 +125,22 @@ def test_reading_and_updates_overlap(ahead):
     with ThreadPoolExecutor(1) as device:
         seconds = run(stream, device)
     assert STEPS * SECONDS * 0.99 < seconds < 1.6 * STEPS * SECONDS
+
+
+def test_verification_does_not_count_against_images_a_second():
+    log = Silent()
+
+    def verify(state):
+        time.sleep(6 * SECONDS)  # more than the five steps of a line
+        return {"benchmark": "lfw", "verification_accuracy": 0.5}
+
+    stream = iter([{"image": np.zeros((4, 112, 112, 3), np.uint8), "label": np.zeros(4)}] * 99)
+    with ThreadPoolExecutor(1) as device:
+        run(stream, device, log=log, verify=verify)
+    rates = {r["step"]: r["images_per_second"] for r in log.rows if "loss" in r}
+    assert list(rates) == [5, 10, 12]
+    # of the ten steps after a verification, too; a busy machine may make them slower
+    assert 0.6 * 4 / SECONDS < rates[10] <= 1.05 * 4 / SECONDS
 
 
 class Recorder(Watchdog):

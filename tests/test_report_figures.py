@@ -404,6 +404,34 @@ def test_seconds_an_epoch(report):
     assert seconds == pytest.approx({"baseline": 2.0, "BT-7": 2.0, "ST-M1": 4.0})
 
 
+def test_seconds_an_epoch_are_without_verification_compilation_and_saves(tmp_path):
+    """A log as the loop writes it: 1,000 images at 500 a second, verified in 3 s after each epoch,
+    compiled in 9 s at the start and again by a second process after two epochs.
+    """
+    log, clock = [], 0.0
+    for line in range(1, 17):
+        about = {"step": 25 * line, "epoch": line / 4}
+        took = 0.5 + 9 * (line in (1, 9)) + 0.7 * (line % 4 == 1)  # and a save of the line before
+        clock += took
+        rate = {"images_per_second": round(250 / took, 1), "seconds": clock}
+        log.append(about | {"loss": 1.0} | rate)
+        if line % 4 == 0:
+            clock += 3
+            verified = {"benchmark": "lfw", "verification_accuracy": 0.9, "seconds": clock}
+            log.append(about | verified)
+
+    def seconds(log, images=1000):
+        starts = [{"step": step, "images": images} for step in (0, 200)]
+        about = {"config": {"method": "bt-7", "seed": 1}, "run": starts, "seconds": clock}
+        sweep = write_sweep(tmp_path / f"{len(log)}-{images}", "bt-7", pairs=60, training=about)
+        write_lines(sweep / "metrics.jsonl", log)
+        return training.epoch_seconds(models.read_report([sweep]).models[0])
+
+    assert seconds(log) == pytest.approx(2.0)
+    assert seconds(log[:2]) is None  # one of two may have compiled
+    assert seconds(log, None) is None
+
+
 def test_long_logs_are_thinned_to_means(tmp_path):
     sweep = write_sweep(tmp_path / "a", pairs=60, changes={"step": 5000})
     write_lines(sweep / "metrics.jsonl", [{"step": s, "loss": s % 2} for s in range(1, 5001)])

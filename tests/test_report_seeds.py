@@ -181,7 +181,13 @@ def test_a_seed_that_lacks_a_resolution_is_said(tmp_path):
 
 def test_training_curves_are_thin_for_seeds_and_bold_for_their_mean(tmp_path):
     dirs = [write_known(tmp_path, "bt-m", s, {7: 0.1, 112: 0.0}) for s in (0, 1)]
-    logs = [[{"step": s, "epoch": s / 4, "loss": 2.0 + k + s, "seconds": (1.0 + k) * s} for s in range(1, 9)] for k in (0, 1)]  # fmt: skip  # noqa: E501
+    logs = [
+        [
+            {"step": s, "epoch": s / 4, "loss": 2.0 + k + s, "images_per_second": 50.0 / (1 + k)}
+            for s in range(1, 9)
+        ]
+        for k in (0, 1)
+    ]
     logs[1][3]["loss"] = float("nan")
     for path, log in zip(dirs, logs, strict=True):
         write_lines(path / "metrics.jsonl", log)

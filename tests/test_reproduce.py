@@ -16,6 +16,8 @@ from ml_collections import ConfigDict
 from crfr import commands, environment, estimate, main, measure, planning, reproduce
 from crfr.errors import InputError
 from crfr.evaluate.encoders import load_encoder
+from crfr.train.finite import DivergedError
+from crfr.views.methods import parse_method
 from crfr.workdir import open_workdir
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +69,11 @@ def whole(tmp_path_factory):
     from crfr.train import sharding
 
     out, pages, make_mesh = tmp_path_factory.mktemp("whole") / "out", [], sharding.make_mesh
-    write = reproduce.write_report
+    write, compile_embed = reproduce.write_report, estimate.compile_embed
+
+    def compile_measured(network, mesh):
+        assert network.folded  # as sweeps have it
+        return compile_embed(network, mesh)
 
     def write_last(sweeps, page):
         pages.append([sweep.name for sweep in sweeps])
@@ -78,6 +84,7 @@ def whole(tmp_path_factory):
         patch.setattr(sharding, "make_mesh", lambda devices=None: make_mesh(1))
         patch.setattr(reproduce, "write_report", write_last)
         patch.setattr(estimate, "READ_SECONDS", 0.1)
+        patch.setattr(estimate, "compile_embed", compile_measured)
         main.run(words(out))
     return out, pages
 
@@ -298,6 +305,33 @@ def test_a_run_that_another_process_has_comes_last(stubs, tmp_path, capsys):
     assert len(pages[-1]) == 4
 
 
+def test_a_run_that_diverges_stops_no_other(stubs, tmp_path, monkeypatch, capsys):
+    order, pages = stubs
+    train = commands.train
+
+    def diverge(config, workdir, **about):
+        if workdir.name in RUNS[1:3]:
+            with open_workdir(workdir, json.loads(config.to_json()), {}):
+                raise DivergedError(f"loss is nan at step 2 of {workdir.name}")
+        train(config, workdir, **about)
+
+    monkeypatch.setattr(commands, "train", diverge)
+    with pytest.raises(InputError) as ended:
+        main.run(words(tmp_path / "out"))
+    assert str(ended.value) == (
+        "2 of 4 runs diverged: bt-14, seed 0; bt-7, seed 1; the line of each stands above"
+    )
+    assert order[::2] == [RUNS[0], RUNS[3]]
+    assert len(pages[-1]) == 2
+    output = capsys.readouterr().out
+    assert output.count("bt-14, seed 0: loss is nan at step 2 of bt-14-seed-0") == 1
+    assert "2 of 4 runs are done" in output
+    # the same command tries them once more, and them alone
+    monkeypatch.setattr(commands, "train", train)
+    main.run(words(tmp_path / "out"))
+    assert order[4::2] == RUNS[1:3]
+
+
 def test_a_page_that_fails_stops_no_training(stubs, tmp_path, monkeypatch, capsys):
     order, _ = stubs
 
@@ -461,6 +495,27 @@ def test_a_config_that_ignores_the_method_is_refused(tmp_path, monkeypatch):
     plain = [word for word in words(tmp_path / "out", config=own) if "--config." not in word]
     with pytest.raises(InputError, match="for method=bt-7 it gives 'baseline'"):
         main.run(plain)
+
+
+@pytest.mark.parametrize(
+    ("argument", "about", "share"),
+    [
+        ("", ("resnet50", 16.0, 5e-4), 0.08),
+        (":tiny", ("tiny", 8.0, 3e-3), 0.08),
+        (":quick", ("tiny", 12.0, 3e-3), 0.25),
+    ],
+)
+def test_every_method_has_a_config_for_small_data(argument, about, share):
+    """The network, epochs and rate of configs/small.py, and the share of the distance's weight."""
+    file = f"configs/small.py{argument}"
+    configs = planning.make_configs(file, planning.ALL, [], data="x", weights="")
+    assert list(configs) == planning.ALL
+    for name, config in configs.items():
+        assert (config.model.name, config.epochs, config.schedule.learning_rate) == about
+        assert (config.margin.scale, config.margin.margin, config.batch) == (16.0, 0.3, 64)
+        method = parse_method(name)
+        siamese = len(method.views) > 1
+        assert config.distance_weight == (share * method.distance_weight if siamese else None)
 
 
 def test_every_method_s_config_is_the_paper_s():

@@ -20,6 +20,7 @@ from crfr.errors import BusyError, InputError
 from crfr.evaluate.encoders import load_encoder
 from crfr.recipe import defaults, recipe, shrink
 from crfr.train.checkpoint import Checkpoints
+from crfr.train.finite import DivergedError
 from crfr.workdir import latest_step, open_workdir
 
 ROOT = Path(__file__).parents[1]
@@ -241,12 +242,21 @@ def test_a_resume_drops_the_lines_after_the_checkpoint(tmp_path, source):
 
 
 def test_other_data_in_a_resume_is_refused(tmp_path, source):
-    config = small("baseline", epochs=1.0)
+    config = small("baseline", epochs=1.0, **{"run.save_every": 0.34})
     commands.train(config, tmp_path / "run", source=source)
-    other = Faces(identities=8, images=8)
-    config = small("baseline", epochs=1.0)
-    with pytest.raises(InputError, match="its run has 48 images, the data now has 64"):
-        commands.train(config, tmp_path / "run", source=other)
+    shutil.rmtree(tmp_path / "run/checkpoints/3")  # a finished run would be left alone
+    before = (tmp_path / "run/metrics.jsonl").read_bytes()
+    for other, message in [
+        (
+            Faces(identities=8, images=8),
+            "its run has 48 images, the data now has 64; give",
+        ),
+        # as many images, which fit the checkpoint's padded class matrix
+        (Faces(identities=6, images=8), "its run has 8 classes, the data now has 6; give"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            commands.train(config, tmp_path / "run", source=other)
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
 
 
 def test_a_start_that_failed_before_a_checkpoint_does_not_bind(tmp_path, source):
@@ -320,7 +330,7 @@ def test_bad_configs_are_refused(tmp_path, source, changes, message):
 def test_a_diverged_run_stops_with_the_step_named(tmp_path, source):
     config = small("baseline", **{"schedule.learning_rate": 1e30, "schedule.kind": "steps"})
     config.schedule.drops = ()
-    with pytest.raises(InputError, match=r"loss is nan at step 2, .* between steps 1 and 2; no"):
+    with pytest.raises(DivergedError, match=r"loss is nan at step 2, .* between steps 1 and 2; no"):
         commands.train(config, tmp_path / "run", source=source)
 
 

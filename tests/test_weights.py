@@ -1,10 +1,13 @@
-"""Weights of other frameworks: block by block against their definitions, and what is refused."""
+"""Weights of other frameworks: layer by layer against their definitions in NumPy, block by block
+against torch's, and what is refused.
+"""
 
 import json
 import pickle
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import readings
@@ -13,7 +16,8 @@ from crfr.data.images import decode
 from crfr.data.records import open_source
 from crfr.errors import InputError
 from crfr.model import resnet, weight_files
-from crfr.model.iresnet import IRBlock
+from crfr.model.iresnet import IRBlock, PReLU
+from crfr.model.norm import BatchNorm
 from crfr.model.resnet import Block
 from crfr.model.weights import fill, load_backbone, save_backbone, weight_settings
 
@@ -50,22 +54,27 @@ def network_of(path, name="resnet50", **settings):
     return resnet.build(name, **settings)
 
 
-def is_block(module, _):
-    return isinstance(module, Block | IRBlock)
+def is_compared(module, _):
+    return isinstance(module, Block | IRBlock | BatchNorm | PReLU)
 
 
 def outputs_of(network, pretrained, images=IMAGES):
-    """The output of every block, and the embedding, of a network filled with weights."""
-    fresh = jax.jit(network.init)(jax.random.key(0), images[:1])
-    variables = fill(fresh, pretrained.variables)
-    apply = jax.jit(
-        lambda variables, images: network.apply(variables, images, capture_intermediates=is_block)
-    )
-    embedding, state = apply(variables, images)
-    blocks = state["intermediates"].items()
-    return {name: b["__call__"][0] for name, b in blocks if "__call__" in b} | {
-        "embedding": embedding
-    }
+    """The output of every block, BatchNorm (BLOCK/LAYER in a block) and PReLU, and the embedding,
+    of a network filled with weights.
+
+    Not compiled as a whole: that would take longer than all of its layers one by one.
+    """
+    shapes = jax.eval_shape(network.init, jax.random.key(0), images[:1])
+    fresh = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+    variables = jax.tree.map(jnp.asarray, fill(fresh, pretrained.variables))
+    images = jnp.asarray(images)
+    embedding, state = network.apply(variables, images, capture_intermediates=is_compared)
+    found = {"embedding": embedding}
+    for name, part in state["intermediates"].items():
+        for layer, inner in {"": part, **part}.items():
+            if "__call__" in inner:
+                found[f"{name}/{layer}".rstrip("/")] = inner["__call__"][0]
+    return found
 
 
 def largest_difference(found, expected):
@@ -167,7 +176,7 @@ def test_torchvision_resnets(name, tmp_path):
     assert largest_difference(outputs_of(network, pretrained), expected) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["iresnet18", "iresnet34"])
+@pytest.mark.parametrize("name", ["iresnet18", "iresnet34", "iresnet50", "iresnet100"])
 def test_insightface_iresnets_in_and_out(name, tmp_path):
     get = readings.Drawn()
     expected = readings.insightface_iresnet(get, IMAGES, name, WIDTH, 16)

@@ -85,7 +85,8 @@ def table_2(report: Report) -> Table | None:
             words = "ours − paper" if method == model.method else "ours − paper’s baseline"
             body.append(((model.label,), (words,), *cells, (MISSING,)))
     ranges = ", ".join(f"{name} {of}" for name, of in paper.PROTOCOLS.items() if of)
-    note = f"CR accuracy on LFW in %, differences in points; {ranges}"
+    note = f"CR accuracy on LFW in %, differences in points; {ranges}; ours an epoch is training "
+    note += "alone, without verification"
     if any(model.runs for model in models):
         note += "; below, ± the standard deviation over seeds"
     if own:

@@ -1,7 +1,7 @@
 """The curves of training, from metrics.jsonl: the paper's fig. 15, losses, rates."""
 
 import math
-from statistics import fmean
+from statistics import fmean, median
 
 from matplotlib.ticker import MaxNLocator
 
@@ -59,25 +59,22 @@ def training_records(model: Model) -> list[dict]:
 
 
 def epoch_seconds(model: Model) -> float | None:
-    """Seconds an epoch of the training, from its first log line to its last; None without.
+    """Seconds an epoch of the training: its images by the median of the log's images a second.
 
-    Of several seeds the mean of those that have it.
+    Those are without verification, and a median is without saves and compilation, which are part of
+    few lines.  Of several seeds the mean of those that have it.  None without.
     """
     found = [seconds for run in model.singles if (seconds := _epoch_seconds(run)) is not None]
     return fmean(found) if found else None
 
 
 def _epoch_seconds(model: Model) -> float | None:
-    records = [
-        (epoch, seconds)
-        for record in training_records(model)
-        if (epoch := _number(record, "epoch")) == epoch and "loss" in record
-        if (seconds := _number(record, "seconds")) == seconds
-    ]
-    if len(records) < 2 or records[-1][0] <= records[0][0]:
-        return None
-    (first, started), (last, ended) = records[0], records[-1]
-    return (ended - started) / (last - first) if ended > started else None
+    records = training_records(model)
+    rates = [rate for r in records if (rate := _number(r, "images_per_second")) > 0]
+    starts = next((sweep.starts for sweep in model.sweeps if sweep.metrics), [])
+    images = _number(starts[-1], "images") if starts else math.nan
+    # of two lines the one may have compiled
+    return images / median(rates) if len(rates) > 2 and images > 0 else None
 
 
 def _panel(

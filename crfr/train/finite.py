@@ -16,6 +16,10 @@ MODES = ("stop", "skip")
 IN_A_ROW = 100  # skipped steps after which going on is of no use
 
 
+class DivergedError(SharedError):
+    """Losses or states of a training that are not finite: of this run, and no other's affair."""
+
+
 def all_finite(tree: Any) -> Bool[Array, ""]:
     """Whether every number of a tree is finite."""
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
@@ -51,22 +55,22 @@ class FiniteCheck:
         self.skipped = skipped
 
     def look(self, step: int, scalars: dict[str, Any], saved: Saved) -> None:
-        """Raise SharedError where the loss of a step is not finite, or a hundred were skipped in a
-        row.  `scalars` are on the host or ready on the device; `saved` tells the checkpoints.
+        """Raise DivergedError where the loss of a step is not finite, or a hundred were skipped in
+        a row.  `scalars` are on the host or ready on the device; `saved` tells the checkpoints.
         """
         if self._mode == "skip":
             left_out = int(jax.device_get(scalars["skipped"]))
             self.skipped += left_out
             self._row = self._row + 1 if left_out else 0
             if self._row == IN_A_ROW:
-                raise SharedError(
+                raise DivergedError(
                     f"{IN_A_ROW} steps in a row, up to step {step}, had a loss or gradients that "
                     f"are not finite: training has diverged; {_remedy(saved)}"
                 )
             return
         loss = float(jax.device_get(scalars["loss"]))
         if not math.isfinite(loss):
-            raise SharedError(
+            raise DivergedError(
                 f"loss is {loss} at step {step}, the first that is not finite: training has "
                 f"diverged between steps {max(step - 1, self._checked + 1)} and {step}; "
                 f"{_remedy(saved)}, or "
@@ -74,12 +78,12 @@ class FiniteCheck:
             )
 
     def look_at_state(self, step: int, state: Any, saved: Saved) -> None:
-        """Raise SharedError where the state after a step, about to be saved, is not finite."""
+        """Raise DivergedError where the state after a step, about to be saved, is not finite."""
         paths = [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_flatten_with_path(state)[0]]
         finite = jax.device_get(_finite_leaves(state))
         bad = [path for path, good in zip(paths, finite, strict=True) if not good]
         if bad:
-            raise SharedError(
+            raise DivergedError(
                 f"{bad[0]} and {len(bad) - 1} other arrays are not finite after step {step}, which "
                 f"is not saved: training has diverged between steps {self._checked + 1} and "
                 f"{step}; {_remedy(saved)}"

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from crfr.agreement import SharedError
 from crfr.environment import read_lines, write_lines
 from crfr.errors import InputError
+from crfr.train.finite import DivergedError
 
 FILE = "metrics.jsonl"
 
@@ -57,7 +57,7 @@ class Log:
         row = {**row, "seconds": round(time.monotonic() - self._start, 3)}
         for name, value in row.items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise SharedError(  # all have the same scalars
+                raise DivergedError(  # all have the same scalars
                     f"{name} is {value} at step {row['step']}: training has diverged; lower "
                     "schedule.learning_rate or add schedule.warmup_epochs"
                 )
