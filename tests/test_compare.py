@@ -174,7 +174,7 @@ def test_rows_of_the_command_line():
         ("baseline", 128, ("eager", "default")),
         ("baseline", 640, ()),
     ]
-    flags = compare.parse(["--name=tiny"])
+    flags = compare.make_parser().parse_args(["--name=tiny"])
     assert list(compare.commands(flags, "st-m1", 8, ())) == ["crfr"]
     found = compare.commands(flags, "st-m1", 8, ("peers",))["torch peers"][0]
     assert " ".join(found).endswith("--name tiny --dtype bfloat16 --method st-m1 --form peers")
