@@ -267,13 +267,16 @@ def test_the_jobset_is_well_formed():
     assert work["parallelism"] == work["completions"]
     assert work["completionMode"] == "Indexed"
     assert work["backoffLimit"] == 0  # all pods start again, or none
-    (rule,) = work["podFailurePolicy"]["rules"]
-    assert rule["onExitCodes"]["values"] == [1, 2]
-    assert spec["failurePolicy"]["rules"][0]["onJobFailureReasons"] == ["PodFailurePolicy"]
+    (codes,) = (rule["onExitCodes"] for rule in work["podFailurePolicy"]["rules"])
+    assert codes["values"] == [1, 2]
+    rules = spec["failurePolicy"]["rules"]
+    assert rules[0]["onJobFailureReasons"] == ["PodFailurePolicy"]
+    for rule in rules:  # by JobSet's webhook (pkg/webhooks/jobset_webhook.go), not by its schema
+        assert re.fullmatch("[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", rule["name"])
     pod = work["template"]["spec"]
     assert pod["restartPolicy"] == "Never"  # which podFailurePolicy asks for
     (container,) = pod["containers"]
-    assert rule["onExitCodes"]["containerName"] == container["name"]
+    assert codes["containerName"] == container["name"]
     assert container["command"][:2] == ["crfr", "train"]
     assert container["command"][-1] == "--distributed"
     assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
