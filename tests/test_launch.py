@@ -197,19 +197,23 @@ while :; do sleep 0.1; done
 
 
 @pytest.mark.parametrize(
-    ("code", "restarts", "requeued"),
+    ("code", "restarts", "state", "requeued"),
     [
-        ("TERM", 50, True),
-        ("TERM", 100, False),
-        (0, 0, False),
-        (2, 0, False),
-        (75, 19, True),
-        (137, 20, False),
+        ("TERM", 50, "RUNNING", True),
+        ("TERM", 100, "RUNNING", False),
+        ("TERM", 0, "COMPLETING", False),  # scancel
+        (0, 0, "RUNNING", False),
+        (2, 0, "RUNNING", False),
+        (75, 19, "RUNNING", True),
+        (137, 20, "RUNNING", False),
     ],
 )
-def test_the_slurm_job_is_queued_again(tmp_path: Path, code, restarts, requeued):
-    """With stand-ins for srun and scontrol; "TERM": the batch shell gets the signal as well."""
+def test_the_slurm_job_is_queued_again(tmp_path: Path, code, restarts, state, requeued):
+    """With stand-ins for srun, squeue and scontrol; "TERM": the batch shell gets the signal as
+    well."""
     srun = executable(tmp_path / "srun", SRUN)
+    asked = "--noheader --jobs=7 --format=%T"
+    executable(tmp_path / "squeue", f'#!/bin/sh\n[ "$*" = "{asked}" ] && echo {state}\n')
     executable(tmp_path / "scontrol", '#!/bin/sh\nprintf "{%s}" "$*"\n')
     if code != "TERM":
         (tmp_path / "code").write_text(str(code))
