@@ -132,6 +132,7 @@ def test_bench_sweep_times_both_ways(tmp_path, capsys, one_device):
     """The ratio is far smaller than at LFW's size, but no longer one if ours went a grid's way."""
     arguments = ["--images=80", "--pairs=600", "--embedding=8", "--resolutions=112,7,5", "--matrix"]
     arguments += ["--repeats=1", "--benchmark=faces:identities=5,images=4", "--swept=112"]
+    arguments += ["--precision=bfloat16", "--batch=8", "--noscripts"]
     out = tmp_path / "sweep.json"
     main.run(["bench", "sweep", *arguments, f"--out={out}"])
     figures = json.loads(out.read_text())
@@ -143,9 +144,18 @@ def test_bench_sweep_times_both_ways(tmp_path, capsys, one_device):
     }
     assert min(figures["insightface_ratio"], figures["knoche_ratio"]) > 5
     assert figures["end_to_end_slots"] == 2 * 40
+    assert figures["end_to_end_encoder"] == "tiny, bfloat16"
+    assert figures["end_to_end_batch"] == 8
+    assert figures["end_to_end_embedding_seconds"] > 0
+    assert "end_to_end_ratio" not in figures
     assert "times cr_er" in capsys.readouterr().out
-    with pytest.raises(InputError, match="resolution 200 px"):
-        main.run(["bench", "sweep", "--swept=200"])
+    for flag, message in [
+        ("--swept=200", "resolution 200 px"),
+        ("--network=resnet5", "unknown --network 'resnet5': did you mean 'resnet50'"),
+        ("--precision=float16", "unknown --precision 'float16'"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            main.run(["bench", "sweep", flag])
 
 
 def test_memory_of_the_compiled_step(tmp_path, capsys):
@@ -370,12 +380,15 @@ def test_the_sweep_is_timed_without_its_compilation(one_device, monkeypatch):
 
     monkeypatch.setattr(sweep, "timed", watched)
     try:
-        figures = sweep.end_to_end("faces:identities=5,images=4", "tiny", 8, [14, 7], 256)
+        figures = sweep.end_to_end(
+            "faces:identities=5,images=4", "tiny", "float32", [14, 7], 256, scripts=True
+        )
     finally:
         monitoring.unregister_event_duration_listener(listen)
-    warming, ours, theirs = during
+    warming, *timed_parts = during
     assert warming > 0
-    assert (ours, theirs) == (0, 0)
+    assert timed_parts == [0, 0, 0]  # a sweep, its embedding, the scripts' way
+    assert figures["end_to_end_ratio"] > 0
     assert figures["end_to_end_batch"] == figures["end_to_end_images"] == 20
 
 

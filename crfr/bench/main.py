@@ -155,6 +155,7 @@ def bench_sweep(arguments: list[str]) -> None:
             ("pairs", 6000, "Pairs of them."),
             ("embedding", 512, "Numbers an embedding."),
             ("repeats", 3, "Of each timing."),
+            ("batch", 256, "Images a batch, of the sweep end to end."),
         ):
             low = {"images": 4, "pairs": 20}.get(name, 1)
             flags.DEFINE_integer(name, default, text, lower_bound=low, flag_values=values)
@@ -163,6 +164,10 @@ def bench_sweep(arguments: list[str]) -> None:
         string(values, "benchmark", "", "Also sweep this one, end to end.")
         five = ["7", "14", "28", "56", "112"]
         flags.DEFINE_list("swept", five, "The resolutions of this sweep.", flag_values=values)
+        string(values, "network", "tiny", "Its network, with random weights.")
+        string(values, "precision", "float32", "The network's: float32 or bfloat16.")
+        text = "Also embed as the peers' scripts do, for each evaluation anew."
+        flags.DEFINE_boolean("scripts", True, text, flag_values=values)
         string(values, "out", "", "Also write the figures to this JSON file.")
 
     values = parse("bench sweep", arguments, define)
@@ -178,6 +183,10 @@ def bench_sweep(arguments: list[str]) -> None:
         repeats=values.repeats,
         benchmark=values.benchmark,
         swept=ranges("swept", values.swept),
+        network=values.network,
+        precision=values.precision,
+        batch=values.batch,
+        scripts=values.scripts,
         out=Path(values.out) if values.out else None,
     )
 
