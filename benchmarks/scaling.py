@@ -3,7 +3,8 @@
     JAX_PLATFORMS=cpu python benchmarks/scaling.py
 
 Memory is by `crfr bench memory`'s formulas, of ResNet-50 in bfloat16 (baseline, d = 512, SGD);
-times are by the assumptions below, none of which is measured.
+times are by the assumptions below, none of which is measured.  BatchNorm's groups are those of the
+recipe, or a device's images where these are fewer.
 """
 
 from typing import NamedTuple
@@ -42,14 +43,15 @@ class Times(NamedTuple):
     communication: float
 
 
-def times(
-    devices: int, batch: int, rows: int, width: int, backbone_bytes: int, chunked: bool
-) -> Times:
-    """Of one branch, where `rows` classes of a device take part; docs/scaling.md has the bytes."""
+def times(devices: int, batch: int, rows: int, width: int, reduced: int, chunked: bool) -> Times:
+    """Of one branch, where `rows` classes of a device take part; docs/scaling.md has the bytes.
+
+    `reduced`: bytes of the backbone's gradients and of BatchNorm's running statistics.
+    """
     products = 8 if chunked else 6  # logits once more
     ring = (devices - 1) / devices
     embeddings = 4 * batch * width
-    sent = 2 * ring * backbone_bytes  # all-reduce
+    sent = 2 * ring * reduced  # all-reduce
     sent += ring * embeddings  # all-gather
     sent += (1 if chunked else 2) * ring * embeddings  # their gradient: reduce-scatter, all-reduce
     sent += 2 * ring * 16 * batch + 4 * batch  # softmax, labels
@@ -62,6 +64,7 @@ def line(devices: int, classes: int, batch: int, form: str) -> tuple[float, Time
     """(bytes of a device, times) of a softmax of FORMS."""
     config = recipe()
     config.batch = batch
+    config.model.bn_group = min(config.model.bn_group, batch // devices)
     config.softmax.chunk, config.softmax.sample = FORMS[form]
     mesh = AbstractMesh((devices,), (AXIS,), axis_types=(AxisType.Auto,))
     _, state, settings, _ = plan_training(config, classes, lambda _: 0.0, mesh)
@@ -72,9 +75,9 @@ def line(devices: int, classes: int, batch: int, form: str) -> tuple[float, Time
     rows = padded_classes(classes, devices) // devices
     if config.softmax.sample < 1:
         rows = sample_size(rows, config.softmax.sample, batch)
-    backbone = bytes_of(state.params["backbone"])
+    reduced = bytes_of(state.params["backbone"]) + bytes_of(state.batch_stats)
     return memory, times(
-        devices, batch, rows, config.model.embedding, backbone, bool(config.softmax.chunk)
+        devices, batch, rows, config.model.embedding, reduced, bool(config.softmax.chunk)
     )
 
 
