@@ -12,7 +12,6 @@ are counted as crfr/bench/program.py says, and a kernel is taken to need the tim
 import argparse
 import json
 from pathlib import Path
-from unittest import mock
 
 import jax
 import numpy as np
@@ -20,10 +19,11 @@ from jax.experimental.topologies import get_topology_desc
 from jax.sharding import AxisType, Mesh
 
 from crfr.bench.program import PARTS, by_part, kernels, part
-from crfr.commands import compile_training
+from crfr.commands import plan_training
 from crfr.model.norm import AXIS
 from crfr.recipe import recipe
-from crfr.train.sharding import by_example, state_sharding
+from crfr.train.step import jit_update
+from crfr.views.augment import view_bank
 from crfr.views.degrade import SIDE
 
 H200 = """
@@ -44,24 +44,14 @@ device_description_str: "NVIDIA H200"
 """
 
 
-def compile_step(config, classes, mesh):
-    """The compiled update; on a mesh of devices that hold no arrays."""
-
-    def described(tree, place):
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=place), tree
-        )
-
-    # the update's constants would be put on the devices
-    with mock.patch("jax.device_put", described):
-        _, shapes, update, constants = compile_training(config, classes, lambda _: 0.01, mesh)
-    state = jax.tree.map(described, shapes, state_sharding(shapes, mesh))
-    images = np.empty((config.batch, SIDE, SIDE, 3), np.uint8)
-    label = np.empty(config.batch, np.int32)
-    batch = described((images, label), by_example(mesh))
-    # tuning needs the device
-    options = {"xla_gpu_autotune_level": 0}
-    return update.lower(state, *batch, *constants).compile(compiler_options=options)
+def trace_step(config, classes, mesh):
+    """The update, traced from shapes alone: the mesh may be of devices that are not there."""
+    _, state, settings, key = plan_training(config, classes, lambda _: 0.01, mesh)
+    matrices = view_bank(settings.method.resolutions, settings.augmentation.crop)
+    images = jax.ShapeDtypeStruct((config.batch, SIDE, SIDE, 3), np.uint8)
+    label = jax.ShapeDtypeStruct((config.batch,), np.int32)
+    constants = jax.eval_shape(lambda: (key, matrices))
+    return jit_update(state, settings).trace(state, images, label, *constants)
 
 
 def make_parser():
@@ -87,7 +77,9 @@ def main():
     config.method, config.batch = flags.method, flags.batch
     config.model.name, config.model.dtype = flags.name, flags.dtype
     config.model.bn_group = min(flags.batch, config.model.bn_group)
-    compiled = compile_step(config, flags.classes, mesh)
+    # tuning needs the device
+    options = {"xla_gpu_autotune_level": 0}
+    compiled = trace_step(config, flags.classes, mesh).lower().compile(options)
     if flags.hlo:
         flags.hlo.write_text(compiled.as_text())
     found = kernels(compiled.as_text())

@@ -227,6 +227,20 @@ def test_the_model_of_speed_by_hand_and_in_the_docs():
         assert scaling.row(*size, form) in text
 
 
+def test_a_program_for_a_gpu_needs_no_gpu(monkeypatch):
+    """As far as a CPU's JAX goes: lowered for CUDA, and nothing is run on the mesh's devices."""
+    from benchmarks.gpu_program import trace_step
+    from configs.baseline import get_config
+    from crfr import commands
+    from crfr.train import sharding
+
+    config = get_config("quick")
+    config.batch = config.model.bn_group = 4
+    monkeypatch.setattr(commands, "compile_update", None)  # which puts constants there
+    traced = trace_step(config, 20, sharding.make_mesh(1))
+    assert "stablehlo.convolution" in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
 def test_communication_is_read_from_the_program():
     from crfr.bench.memory import communicated
 
