@@ -160,8 +160,10 @@ def test_classes_are_drawn_in_less_memory_than_they_take():
     assert abs(classes[:1000].std() - 0.01) < 5 * 0.01 / (2 * 512_000) ** 0.5
 
 
-def test_a_checkpoint_restores_onto_any_number_of_devices(tmp_path):
-    """Padding is cut off or added; classes and momenta are the same, bit for bit."""
+@pytest.mark.parametrize("devices", [1, 3])
+def test_a_checkpoint_restores_onto_any_number_of_devices(tmp_path, devices):
+    """Padding is cut off or added; classes and momenta are the same, bit for bit, and each device
+    has its share of them."""
 
     def state_on(devices):
         mesh, rows = sharding.make_mesh(devices), padded_classes(100, devices)
@@ -174,25 +176,25 @@ def test_a_checkpoint_restores_onto_any_number_of_devices(tmp_path):
         place = sharding.state_sharding(state, mesh)
         return jax.device_put(state, place), place
 
-    saved, _ = state_on(3)
+    saved, _ = state_on(devices)
+    rows = {1: 128, 3: 384, 5: 640, 8: 128}
     with Checkpoints(tmp_path, lambda steps, _: {*steps}) as checkpoints:
         checkpoints.save(3, saved)
     with Checkpoints(tmp_path) as checkpoints:
-        for devices in (1, 8, 5):
-            wanted, place = state_on(devices)
+        for others in {1, 3, 5, 8} - {devices}:
+            wanted, place = state_on(others)
             got = checkpoints.restore(3, wanted, place, 100)
             jax.tree.map(np.testing.assert_array_equal, got, wanted)
-            classes = got.params["classes"]
-            assert classes.shape[0] == {1: 128, 8: 128, 5: 640}[devices]
-            assert len(classes.sharding.device_set) == devices
-        wanted, place = state_on(1)
-        refused = pytest.raises(
-            InputError, match=r"classes is \(384, 4\), expected \(128, 4\) for 400"
-        )
-        with refused:  # rows of zeros are no classes
-            checkpoints.restore(3, wanted, place, 400)
+            for leaf in (got.params["classes"], got.opt_state[0]["classes"]):
+                assert leaf.shape == (rows[others], 4)
+                shares = [shard.data.shape for shard in leaf.addressable_shards]
+                assert shares == [(rows[others] // others, 4)] * others
+        wanted, place = state_on(8)
+        found = rf"\({rows[devices]}, 4\)"
+        with pytest.raises(InputError, match=rf"classes is {found}, expected \(128, 4\) for 400"):
+            checkpoints.restore(3, wanted, place, 400)  # rows of zeros are no classes
         wide = jax.tree.map(lambda x: jnp.ones((128, 5)) if x.ndim == 2 else x, wanted)
-        with pytest.raises(InputError, match=r"is \(384, 4\), expected \(128, 5\) for 100"):
+        with pytest.raises(InputError, match=rf"is {found}, expected \(128, 5\) for 100"):
             checkpoints.restore(3, wide, place, 100)
 
 
