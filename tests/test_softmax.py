@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from updates import EVEN, begin
+from updates import EVEN, FLOAT64, begin
 
 from crfr import main
 from crfr.errors import InputError
@@ -332,18 +332,31 @@ def test_the_compiled_step_moves_no_logits_and_no_class_matrix(method, margin, s
     assert_classes_stay(compiled.as_text(), len(parse_method(method).views), size)
 
 
-def test_a_sample_of_every_class_is_the_full_softmax(float64):
+@pytest.mark.parametrize(
+    ("method", "margin", "chunk", "dtype", "tolerance"),
+    [
+        ("baseline", 0, 0, "float64", 1e-12),
+        ("st-m2", 0, CHUNK, "float64", 1e-12),
+        ("baseline", 2, 0, "float32", 1e-6),  # eight units in the last place of the largest
+    ],
+)
+def test_a_sample_of_every_class_is_the_full_softmax(method, margin, chunk, dtype, tolerance):
     """0.999 of 144 rows, rounded up, are all: losses, parameters and momenta after two steps."""
     states = []
-    for sample in (1.0, 0.999):
-        mesh, state, update, constants = step_of("baseline", 8, dtype="float64", sample=sample)
-        found = []
-        for seed in range(2):
-            state, scalars = update(state, *batch_of(mesh, seed), *constants)
-            found.append(scalars)
-        states.append(jax.tree.map(np.asarray, (state, found)))
+    with jax.enable_x64(dtype == "float64"):
+        for sample in (1.0, 0.999):
+            mesh, state, update, constants = step_of(
+                method, 8, dtype=dtype, margin=MARGINS[margin], sample=sample, chunk=chunk
+            )
+            options = FLOAT64 if dtype == "float64" else None
+            update = update.lower(state, *batch_of(mesh), *constants).compile(options)
+            found = []
+            for seed in range(2):
+                state, scalars = update(state, *batch_of(mesh, seed), *constants)
+                found.append(scalars)
+            states.append(jax.tree.map(np.asarray, (state, found)))
     full, sampled = states
-    close(sampled, full, 1e-12)
+    close(sampled, full, tolerance)
 
 
 @pytest.mark.parametrize("tx", ["sgd", "adamw"])
