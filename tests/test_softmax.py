@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from updates import EVEN, begin
+from updates import EVEN, FLOAT64, begin
 
 from crfr import main
 from crfr.errors import InputError
@@ -160,8 +160,10 @@ def test_classes_are_drawn_in_less_memory_than_they_take():
     assert abs(classes[:1000].std() - 0.01) < 5 * 0.01 / (2 * 512_000) ** 0.5
 
 
-def test_a_checkpoint_restores_onto_any_number_of_devices(tmp_path):
-    """Padding is cut off or added; classes and momenta are the same, bit for bit."""
+@pytest.mark.parametrize("devices", [1, 3])
+def test_a_checkpoint_restores_onto_any_number_of_devices(tmp_path, devices):
+    """Padding is cut off or added; classes and momenta are the same, bit for bit, and each device
+    has its share of them."""
 
     def state_on(devices):
         mesh, rows = sharding.make_mesh(devices), padded_classes(100, devices)
@@ -174,25 +176,25 @@ def test_a_checkpoint_restores_onto_any_number_of_devices(tmp_path):
         place = sharding.state_sharding(state, mesh)
         return jax.device_put(state, place), place
 
-    saved, _ = state_on(3)
+    saved, _ = state_on(devices)
+    rows = {1: 128, 3: 384, 5: 640, 8: 128}
     with Checkpoints(tmp_path, lambda steps, _: {*steps}) as checkpoints:
         checkpoints.save(3, saved)
     with Checkpoints(tmp_path) as checkpoints:
-        for devices in (1, 8, 5):
-            wanted, place = state_on(devices)
+        for others in {1, 3, 5, 8} - {devices}:
+            wanted, place = state_on(others)
             got = checkpoints.restore(3, wanted, place, 100)
             jax.tree.map(np.testing.assert_array_equal, got, wanted)
-            classes = got.params["classes"]
-            assert classes.shape[0] == {1: 128, 8: 128, 5: 640}[devices]
-            assert len(classes.sharding.device_set) == devices
-        wanted, place = state_on(1)
-        refused = pytest.raises(
-            InputError, match=r"classes is \(384, 4\), expected \(128, 4\) for 400"
-        )
-        with refused:  # rows of zeros are no classes
-            checkpoints.restore(3, wanted, place, 400)
+            for leaf in (got.params["classes"], got.opt_state[0]["classes"]):
+                assert leaf.shape == (rows[others], 4)
+                shares = [shard.data.shape for shard in leaf.addressable_shards]
+                assert shares == [(rows[others] // others, 4)] * others
+        wanted, place = state_on(8)
+        found = rf"\({rows[devices]}, 4\)"
+        with pytest.raises(InputError, match=rf"classes is {found}, expected \(128, 4\) for 400"):
+            checkpoints.restore(3, wanted, place, 400)  # rows of zeros are no classes
         wide = jax.tree.map(lambda x: jnp.ones((128, 5)) if x.ndim == 2 else x, wanted)
-        with pytest.raises(InputError, match=r"is \(384, 4\), expected \(128, 5\) for 100"):
+        with pytest.raises(InputError, match=rf"is {found}, expected \(128, 5\) for 100"):
             checkpoints.restore(3, wide, place, 100)
 
 
@@ -330,18 +332,31 @@ def test_the_compiled_step_moves_no_logits_and_no_class_matrix(method, margin, s
     assert_classes_stay(compiled.as_text(), len(parse_method(method).views), size)
 
 
-def test_a_sample_of_every_class_is_the_full_softmax(float64):
+@pytest.mark.parametrize(
+    ("method", "margin", "chunk", "dtype", "tolerance"),
+    [
+        ("baseline", 0, 0, "float64", 1e-12),
+        ("st-m2", 0, CHUNK, "float64", 1e-12),
+        ("baseline", 2, 0, "float32", 1e-6),  # eight units in the last place of the largest
+    ],
+)
+def test_a_sample_of_every_class_is_the_full_softmax(method, margin, chunk, dtype, tolerance):
     """0.999 of 144 rows, rounded up, are all: losses, parameters and momenta after two steps."""
     states = []
-    for sample in (1.0, 0.999):
-        mesh, state, update, constants = step_of("baseline", 8, dtype="float64", sample=sample)
-        found = []
-        for seed in range(2):
-            state, scalars = update(state, *batch_of(mesh, seed), *constants)
-            found.append(scalars)
-        states.append(jax.tree.map(np.asarray, (state, found)))
+    with jax.enable_x64(dtype == "float64"):
+        for sample in (1.0, 0.999):
+            mesh, state, update, constants = step_of(
+                method, 8, dtype=dtype, margin=MARGINS[margin], sample=sample, chunk=chunk
+            )
+            options = FLOAT64 if dtype == "float64" else None
+            update = update.lower(state, *batch_of(mesh), *constants).compile(options)
+            found = []
+            for seed in range(2):
+                state, scalars = update(state, *batch_of(mesh, seed), *constants)
+                found.append(scalars)
+            states.append(jax.tree.map(np.asarray, (state, found)))
     full, sampled = states
-    close(sampled, full, 1e-12)
+    close(sampled, full, tolerance)
 
 
 @pytest.mark.parametrize("tx", ["sgd", "adamw"])

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from updates import ARCFACE, EVEN, begin
+from updates import ARCFACE, EVEN, FLOAT64, begin
 
 from configs.baseline import get_config
 from crfr.commands import compile_training
@@ -65,11 +65,6 @@ def batch_of(mesh, step):
     images = coarse.repeat(14, 1).repeat(14, 2).astype(np.uint8)
     label = rng.integers(0, CLASSES, BATCH).astype(np.int32)
     return jax.device_put((images, label), sharding.by_example(mesh))
-
-
-# XLA's CPU has no fast convolution in float64.  What it makes of one at the suite's level 0 takes
-# six times as long as at level 1, and compiling a second less.
-FLOAT64 = {"xla_backend_optimization_level": 1}
 
 
 def losses_of(method, devices, group, steps=5, **settings):
