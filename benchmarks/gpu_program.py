@@ -94,7 +94,13 @@ def main():
     print(f"bytes at {flags.bandwidth} TB/s: {1e3 * seconds:.2f} ms", end="")
     with_launches = seconds + len(found) * flags.launch * 1e-6
     print(f"; with {flags.launch} us a kernel: {1e3 * with_launches:.2f} ms")
-    print(f"temporary memory: {memory.temp_size_in_bytes / 2**20:.0f} MiB")
+    held = {
+        "arguments": memory.argument_size_in_bytes,
+        "outputs": memory.output_size_in_bytes,
+        "aliased": memory.alias_size_in_bytes,
+        "temporary": memory.temp_size_in_bytes,
+    }
+    print("MiB:", ", ".join(f"{name} {size / 2**20:.0f}" for name, size in held.items()))
     for kernel in sorted(found, key=lambda k: -k.bytes)[: flags.largest]:
         print(
             f"{kernel.bytes / 1e6:9.1f} MB  {part(kernel.operation):<10}{kernel.name:<36}"
@@ -108,7 +114,7 @@ def main():
             "kernels": len(found),
             "gb": round(moved / 1e9, 4),
             "parts": parts,
-            "temporary_mib": round(memory.temp_size_in_bytes / 2**20, 1),
+            **{f"{name}_mib": round(size / 2**20, 1) for name, size in held.items()},
             "jax": jax.__version__,
         }
         flags.out.write_text(json.dumps(figures, indent=1) + "\n")
