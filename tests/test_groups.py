@@ -32,8 +32,10 @@ def inputs():
         return variables, (jnp.asarray(images), which, draws, matrices, keys), views
 
 
-def compiled_on(devices, group, inputs, statistics=True):
-    """(compiled forward pass, its arguments) of embeddings and, where asked for, statistics."""
+def compiled_on(devices, group, inputs, what="all"):
+    """(compiled function, its arguments) of embeddings and running statistics, of embeddings alone,
+    or of the parameters' gradients of what embeddings say ("gradients").
+    """
     variables, args, _ = inputs
     network = small_network("float64").clone(bn_span=group_span(BATCH, group, devices))
     embed = partial(embed_branches, network, sharding.make_mesh(devices), group, False)
@@ -42,7 +44,11 @@ def compiled_on(devices, group, inputs, statistics=True):
     whole, by_example = sharding.replicated(mesh), sharding.by_example(mesh)
     second = jax.NamedSharding(mesh, jax.P(None, sharding.AXIS))
     places = (whole, whole, by_example, second, by_example, whole, second)
-    call = embed if statistics else lambda *a: embed(*a)[0]
+    call = {
+        "all": embed,
+        "embeddings": lambda *args: embed(*args)[0],
+        "gradients": jax.grad(lambda *args: (embed(*args)[0] ** 3).sum()),
+    }[what]
     compiled = jax.jit(call, in_shardings=places).lower(*given).compile()
     return compiled, jax.device_put(given, places)
 
@@ -75,7 +81,7 @@ def test_only_groups_over_several_devices_are_synchronised(inputs, group, rows):
     """What a forward pass without the running statistics sends: nothing, or sums of channels, one
     row of them for each group."""
     with jax.enable_x64(True):
-        compiled, _ = compiled_on(8, group, inputs, statistics=False)
+        compiled, _ = compiled_on(8, group, inputs, "embeddings")
         shapes = communicated(compiled.as_text())
     if rows is None:
         assert not shapes
@@ -85,3 +91,17 @@ def test_only_groups_over_several_devices_are_synchronised(inputs, group, rows):
         assert {int(np.prod(shape)) for shape in shapes} <= {
             count * channels * rows for count in (1, 2, 4) for channels in (2, 16)
         }
+
+
+@pytest.mark.parametrize(("group", "groups"), [(2, 0), (8, 4), (0, 1)])
+def test_gradients_are_summed_and_nothing_else_where_groups_fit_in_a_device(inputs, group, groups):
+    """Where they span devices, also two means forward and two back of each layer, for each branch
+    and group: the bytes of docs/scaling.md."""
+    variables, *_ = inputs
+    with jax.enable_x64(True):
+        compiled, _ = compiled_on(8, group, inputs, "gradients")
+        shapes = communicated(compiled.as_text())
+    for leaf in jax.tree.leaves(variables["params"]):
+        shapes.remove(leaf.shape)
+    channels = sum(leaf.size for leaf in jax.tree.leaves(variables["batch_stats"])) // 2
+    assert sum(int(np.prod(shape)) for shape in shapes) == 4 * 2 * channels * groups

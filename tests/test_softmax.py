@@ -63,22 +63,25 @@ def by_hand(embeddings, centres, label, classes, name):
     return entropies.mean(1), (cosine.argmax(-1) == label).mean()
 
 
-def scores_of(embeddings, centres, label, *, devices, chunk=0, classes=CLASSES, margin=MARGINS[0]):
-    """((cross-entropies, accuracy), gradients of a weighted sum) over a number of devices."""
+def scores(branches, *, devices, dtype, chunk=0, classes=CLASSES, margin=MARGINS[0]):
+    """The jitted function of ((cross-entropies, accuracy), gradients of a weighted sum)."""
     mesh = sharding.make_mesh(devices)
-    weight = 1.0 + jnp.arange(len(embeddings))
+    weight = 1.0 + jnp.arange(branches)
 
     def loss(embeddings, centres, label):
         real = jnp.arange(len(centres)) < classes
-        head = Head(settings(*margin), mesh, chunk, embeddings.dtype)
+        head = Head(settings(*margin), mesh, chunk, dtype)
         found = class_scores(embeddings, centres, label, real, head)
         return (found[0] * weight).sum(), found
 
     by_branch = jax.NamedSharding(mesh, jax.P(None, sharding.AXIS))
     by_class, whole = sharding.by_example(mesh), sharding.replicated(mesh)
-    grads, found = jax.jit(
-        jax.grad(loss, (0, 1), has_aux=True), in_shardings=(by_branch, by_class, whole)
-    )(embeddings, centres, label)
+    return jax.jit(jax.grad(loss, (0, 1), has_aux=True), in_shardings=(by_branch, by_class, whole))
+
+
+def scores_of(embeddings, *others, **given):
+    """((cross-entropies, accuracy), gradients) over a number of devices, as arrays."""
+    grads, found = scores(len(embeddings), dtype=embeddings.dtype, **given)(embeddings, *others)
     return jax.tree.map(np.asarray, (found, grads))
 
 
@@ -108,6 +111,21 @@ def test_chunks_in_float32():
     """Gradients within 2e-6 of the largest: sums of 1,100 terms in another order."""
     data = [part.astype(np.float32) if part.dtype == float else part for part in problem(2)]
     close(scores_of(*data, devices=8, chunk=CHUNK), scores_of(*data, devices=1), 2e-6)
+
+
+@pytest.mark.parametrize("chunk", [0, CHUNK])
+def test_a_chunk_at_a_time_is_all_that_is_held_of_the_logits(chunk):
+    """Forward and backward on one device: no array of the program has as many elements as the
+    logits of all classes of one branch; without chunks some have, and some those of both."""
+    data = [part.astype(np.float32) if part.dtype == float else part for part in problem(2)]
+    function = scores(2, devices=1, chunk=chunk, dtype=np.dtype("float32"))
+    shapes = re.findall(r"\w+\[([\d,]+)\]", function.lower(*data).compile().as_text())
+    sizes = {int(np.prod([int(n) for n in shape.split(",")])) for shape in shapes}
+    assert 2 * BATCH * (chunk or ROWS) in sizes  # by what we read
+    if chunk:
+        assert max(sizes) < BATCH * ROWS  # of which the class matrix has five sixths
+    else:
+        assert sizes >= {2 * BATCH * ROWS, BATCH * ROWS}
 
 
 @pytest.mark.parametrize(("devices", "chunk"), [(3, 0), (6, 0), (6, 40)])
@@ -317,13 +335,17 @@ def assert_classes_stay(text, branches, size):
     ("method", "margin", "sample", "chunk"),
     [
         ("baseline", 2, 1.0, 0),
+        ("bt-7", 0, 0.3, 0),
+        ("bt-m", 1, 1.0, 0),
         ("st-7", 1, 0.3, CHUNK),
+        ("st-m1", 2, 1.0, CHUNK),
         ("st-m2", 0, 1.0, 0),
         ("st-m2", 1, 1.0, CHUNK),
         ("st-m2", 2, 0.3, 0),
     ],
 )
 def test_the_compiled_step_moves_no_logits_and_no_class_matrix(method, margin, sample, chunk):
+    """Each method and each margin, not all pairs of them: the head sees branches, not methods."""
     mesh, state, update, constants = step_of(
         method, 8, margin=MARGINS[margin], sample=sample, chunk=chunk
     )
