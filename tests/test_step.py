@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from updates import ARCFACE, EVEN, FLOAT64, begin
 
+from configs.baseline import get_config
+from crfr.commands import compile_training
 from crfr.errors import InputError
 from crfr.model import losses, resnet
 from crfr.model.branches import embed_branches, group_span
@@ -124,6 +126,31 @@ def test_a_device_does_its_share_and_gathers_no_image(method, group):
     for shape in gathered:
         size = np.prod([int(n) for n in shape.split(",") if n], initial=1)
         assert size <= branches * BATCH * 32, shape
+
+
+def convolutions(method, group):
+    """The types of a step's convolutions, forward and backward, of a batch of 4 on one device."""
+    config = get_config("quick")
+    config.method, config.batch, config.model.bn_group = method, 4, group
+    mesh = sharding.make_mesh(1)
+    _, state, update, constants = compile_training(config, CLASSES, lambda _: 0.0, mesh)
+    images = jax.ShapeDtypeStruct((4, 112, 112, 3), np.uint8)
+    label = jax.ShapeDtypeStruct((4,), np.int32)
+    text = update.lower(state, images, label, *constants).as_text()
+    lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert all("batch_group_count = 1 " in line for line in lines)
+    assert all("feature_group_count = 1 " in line for line in lines)
+    return [line.rpartition(" : ")[2] for line in lines]
+
+
+def test_branches_and_groups_are_one_folded_batch():
+    """ST-M2 has the baseline's convolutions, of five times as many images; a loop over branches
+    would have five times as many, and a vmap over kernels grouped ones.
+    """
+    one, five = convolutions("baseline", 4), convolutions("st-m2", 2)
+    # a stem, four blocks of two and three shortcuts: forward, and for input and kernel backward
+    assert len(one) == 3 * (1 + 4 * 2 + 3) - 1  # images have no gradient
+    assert five == [text.replace("tensor<4x", "tensor<20x") for text in one]
 
 
 def test_no_recompilation_after_the_second_step():
