@@ -184,6 +184,24 @@ def test_memory_of_the_compiled_step(tmp_path, capsys):
     assert gathered <= figures["communication"]["all-gather"] < 3 * gathered
 
 
+def test_memory_of_tpus_that_are_not_attached(tmp_path, monkeypatch):
+    """Arguments are the state and a batch, but for a TPU's tiles, which small arrays do not fill:
+    0.4 % of all here.  Needs no TPU; takes half a minute where libtpu is installed."""
+    pytest.importorskip("libtpu", reason="no libtpu: pip install 'crfr[tpu]'")
+    # another process, of the other worker or of a user, may have loaded it: no TPU is fought over
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    words = ["bench", "memory", "--config=configs/large.py:quick", "--classes=1000000"]
+    words += ["--topology=v5e:2x4", "--config.batch=32", "--config.model.bn_group=4"]
+    words += ["--config.model.width=2", "--config.model.embedding=128"]
+    main.run([*words, f"--out={tmp_path}/memory.json"])
+    figures = json.loads((tmp_path / "memory.json").read_text())
+    assert figures["devices"] == {"count": 8, "kind": "TPU v5 lite", "platform": "tpu"}
+    formula = figures["formula"]
+    state = sum(formula[part] for part in ("parameters", "class matrix", "statistics", "optimizer"))
+    batch = 4 * (112 * 112 * 3 + 4) + formula["view matrices"]
+    assert 1 <= figures["compiled"]["arguments"] / (state + batch) < 1.01
+
+
 def test_memory_for_devices_that_are_not_there(monkeypatch):
     called = []
 
