@@ -4,10 +4,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from updates import begin
+from updates import FLOAT64, begin, sgd
 
 from crfr.model import norm, resnet
-from crfr.train.state import make_optimizer
 from crfr.views.augment import Augmentation
 
 STEPS = 50
@@ -21,17 +20,9 @@ def losses_of(dtype, param_dtype, batch, rate, options=None):
     network = resnet.build(
         "tiny", width=2, embedding=16, dropout=0.0, dtype=dtype, param_dtype=param_dtype
     )
-    tx = make_optimizer(
-        "sgd",
-        lambda _: rate,
-        momentum=0.9,
-        weight_decay=5e-4,
-        decay_norm_and_bias=False,
-        rates=RATES,
-    )
     _, state, update, constants = begin(
         network.clone(stages=(1,)),
-        tx,
+        sgd(rate, RATES),
         batch,
         "st-7",
         augmentation=STILL,
@@ -71,13 +62,12 @@ def plain_pool(x):
 
 def test_layers_with_gradients_written_out_have_the_losses_of_their_formulas(monkeypatch):
     """BatchNorm with and without the ReLU behind it, ReLU, max-pooling: in float64."""
-    level = {"xla_backend_optimization_level": 1}  # at 0, float64 takes six times as long
     with jax.enable_x64(True):
-        ours = losses_of("float64", "float64", 4, 1e-3, level)
+        ours = losses_of("float64", "float64", 4, 1e-3, FLOAT64)
         monkeypatch.setattr(norm, "normalise", plain_normalise)
         monkeypatch.setattr(resnet, "relu", jax.nn.relu)
         monkeypatch.setattr(resnet, "max_pool", plain_pool)
-        theirs = losses_of("float64", "float64", 4, 1e-3, level)
+        theirs = losses_of("float64", "float64", 4, 1e-3, FLOAT64)
     assert ours[-1] < 0.01 * ours[0]
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)  # measured: 4e-13
     assert (ours != theirs).any()

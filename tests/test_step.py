@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from updates import ARCFACE, EVEN, FLOAT64, begin
+from updates import ARCFACE, EVEN, FLOAT64, begin, sgd
 
 from configs.baseline import get_config
 from crfr.commands import compile_training
@@ -16,7 +16,7 @@ from crfr.model import losses, resnet
 from crfr.model.branches import embed_branches, group_span
 from crfr.train import sharding
 from crfr.train.schedule import due, learning_rate, steps_of
-from crfr.train.state import decay_mask, make_optimizer, padded_classes
+from crfr.train.state import decay_mask, padded_classes
 from crfr.views.augment import Augmentation, draw, make_views, view_bank
 from crfr.views.methods import draw_resolutions, parse_method
 
@@ -43,18 +43,10 @@ def setup(
         param_dtype=dtype,
         bn_span=group_span(BATCH, group, devices),
     )
-    tx = make_optimizer(
-        "sgd",
-        lambda _: rate,
-        momentum=0.9,
-        weight_decay=5e-4,
-        decay_norm_and_bias=False,
-        rates=rates,
-    )
     return begin(
-        network, tx, CLASSES, method, devices, margin=ARCFACE | {"name": margin}, sample=sample,
-        chunk=chunk, bn_group=group, bn_frozen=frozen, rates=rates, rate=lambda _: rate,
-        on_nan=on_nan,
+        network, sgd(rate, rates), CLASSES, method, devices, margin=ARCFACE | {"name": margin},
+        sample=sample, chunk=chunk, bn_group=group, bn_frozen=frozen, rates=rates,
+        rate=lambda _: rate, on_nan=on_nan,
     )  # fmt: skip
 
 

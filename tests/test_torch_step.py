@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from updates import EVEN, KEY, begin
+from updates import FLOAT64, KEY, begin, sgd
 
 from configs.st_m1 import get_config
 from crfr.bench.step import count_flops
 from crfr.model import resnet
-from crfr.train.state import make_optimizer
 from crfr.views.augment import Augmentation, draw, view_bank
 from crfr.views.methods import draw_resolutions, parse_method
 
@@ -56,15 +55,8 @@ def test_three_steps_have_the_losses_of_crfr():
     network = resnet.build(
         "tiny", embedding=WIDTH, dropout=0.0, dtype="float64", param_dtype="float64"
     )
-    tx = make_optimizer(
-        "sgd",
-        lambda _: RATE,
-        momentum=0.9,
-        weight_decay=DECAY,
-        decay_norm_and_bias=False,
-        rates=EVEN,
-    )
     method, augmentation = parse_method("st-m1"), Augmentation()
+    tx = sgd(RATE, weight_decay=DECAY)
     _, state, update, constants = begin(network, tx, CLASSES, method.name, rate=lambda _: RATE)
     key = jax.random.key(KEY)
     training = torch_resnet.Training(
@@ -89,7 +81,6 @@ def test_three_steps_have_the_losses_of_crfr():
     before = np.asarray(state.params["classes"][:CLASSES])
     with torch.no_grad():
         training.centres.copy_(torch.tensor(before))
-    fast = {"xla_backend_optimization_level": 1}  # at 0, float64 takes six times as long
     compiled = None
     for step in range(STEPS):
         rng = np.random.default_rng(step)
@@ -101,7 +92,7 @@ def test_three_steps_have_the_losses_of_crfr():
         which = draw_resolutions(method, drawn, BATCH)
         draws = (which, *draw(augmentation, view_key, BATCH))
         arguments = state, jnp.asarray(images), jnp.asarray(label), *constants
-        compiled = compiled or update.lower(*arguments).compile(fast)
+        compiled = compiled or update.lower(*arguments).compile(FLOAT64)
         state, scalars = compiled(*arguments)
         theirs = training.step(
             torch.tensor(images),

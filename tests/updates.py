@@ -6,7 +6,7 @@ from functools import partial
 import jax
 
 from crfr.train import sharding
-from crfr.train.state import init_state
+from crfr.train.state import init_state, make_optimizer
 from crfr.train.step import Settings, compile_update
 from crfr.views.augment import Augmentation
 from crfr.views.methods import parse_method
@@ -17,6 +17,18 @@ KEY = 5
 # XLA's CPU has no fast convolution in float64.  What it makes of one at the suite's level 0 takes
 # six times as long as at level 1, and compiling a second less.
 FLOAT64 = {"xla_backend_optimization_level": 1}
+
+
+def sgd(rate, rates=EVEN, weight_decay=5e-4):
+    """The paper's optimizer at a constant learning rate."""
+    return make_optimizer(
+        "sgd",
+        lambda _: rate,
+        momentum=0.9,
+        weight_decay=weight_decay,
+        decay_norm_and_bias=False,
+        rates=rates,
+    )
 
 
 def begin(network, tx, classes, method, devices=1, **changes):
