@@ -2,7 +2,8 @@
 
 The order: check the whole request, see what is done, measure what the rest will take, say so; then
 seed by seed each method is trained and swept and the page written anew, so that a kill leaves
-results.  The same command again goes on.  A run that diverges stops no other.
+results.  The same command again goes on.  A run that diverges, in its losses, states or
+embeddings, stops no other.
 """
 
 import shutil
@@ -19,6 +20,7 @@ from crfr.data.records import open_source
 from crfr.errors import BusyError, InputError, unknown
 from crfr.estimate import Work, cost_key, embedding_key, measure_all, sweep_work, table, work_of
 from crfr.evaluate import results
+from crfr.evaluate.embed import BrokenEmbeddingsError
 from crfr.planning import (
     Run,
     check_weights,
@@ -190,7 +192,7 @@ def reproduce(
                     print(f"{run}: another process works on it; {remedy}")
                     held.append(run)
                     continue
-            except DivergedError as error:
+            except (DivergedError, BrokenEmbeddingsError) as error:
                 print(f"{run}: {error}", flush=True)
                 diverged.append(run)
                 continue
