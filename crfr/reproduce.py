@@ -200,7 +200,8 @@ def reproduce(
         left = held
     write_page()
     done = len(runs) - len(left) - len(diverged)
-    print(f"\n{done} of {len(runs)} runs are done; open {(out / PAGE).resolve()}", flush=True)
+    shown = f"; open {(out / PAGE).resolve()}" if (out / PAGE).exists() else ""
+    print(f"\n{done} of {len(runs)} runs are done{shown}", flush=True)
     if diverged:
         raise InputError(
             f"{len(diverged)} of {len(runs)} runs diverged: {'; '.join(map(str, diverged))}; the "

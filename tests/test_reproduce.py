@@ -367,6 +367,19 @@ def test_a_run_whose_embeddings_are_not_finite_stops_no_other(
     assert [entry.name for entry in order if isinstance(entry, Path)][2:] == RUNS[1:3]
 
 
+def test_where_nothing_is_done_no_page_is_named(stubs, tmp_path, monkeypatch, capsys):
+    def diverge(config, workdir, **_):
+        raise DivergedError("loss is nan at step 2")
+
+    monkeypatch.setattr(commands, "train", diverge)
+    with pytest.raises(InputError, match="4 of 4 runs diverged"):
+        main.run(words(tmp_path / "out"))
+    assert stubs[1] == []  # no page was written
+    output = capsys.readouterr().out
+    assert "0 of 4 runs are done" in output
+    assert "report.html" not in output
+
+
 def test_a_sweep_that_cannot_be_written_stops_all(stubs, tmp_path, monkeypatch):
     """What is wrong with the folder or the request would come again with the next run."""
 
