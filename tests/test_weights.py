@@ -318,6 +318,22 @@ def test_another_architecture(ir18, tmp_path):
     assert "looks like model.name=iresnet18" in text
 
 
+def test_another_architecture_is_named_before_settings_of_the_wrong_one(keras, ir18, tmp_path):
+    """With a network's defaults: the settings of another family would not make these fit."""
+    path = write_safetensors(tmp_path / "w.safetensors", ir18)
+    for name in ("resnet50", "resnet18", "tiny"):
+        with pytest.raises(InputError) as error:
+            load_backbone(path, resnet.build(name, width=WIDTH))
+        assert "weights of another network" in str(error.value)
+        assert "it looks like model.name=iresnet18" in str(error.value)
+        assert "--config.model.input_mean" not in str(error.value)
+    _, _, arrays = keras
+    less = {name: array for name, array in arrays.items() if "conv5" not in name[:5]}
+    less = {name: array for name, array in less.items() if not name.startswith(("res5", "bn5"))}
+    with pytest.raises(InputError, match=" missing "):
+        load_backbone(write_h5(tmp_path / "w.h5", less), resnet.build("resnet50", width=WIDTH))
+
+
 def test_another_width_and_embedding(ir18, tmp_path):
     path = write_safetensors(tmp_path / "w.safetensors", ir18)
     text = refusal(path, width=5)

@@ -83,10 +83,13 @@ def load_backbone(path: Path, network: ResNet) -> Pretrained:
     be read, a network with other settings than `weight_settings`, names and shapes of another
     architecture, and values that are no finite floats.
     """
-    _check_settings(path, network, _settings(path, network.block))
+    settings = _settings(path, network.block)
     arrays = _plain_names(read_arrays(path))
-    entries, absent = _entries(network, _family(path, network.block), arrays)
+    alike = network.clone(head=settings.get("head", network.head))
+    entries, absent = _entries(alike, _family(path, network.block), arrays)
+    # first: the settings of a family say nothing where the weights are another network's
     check_names(path, entries, arrays, ARCHITECTURES)
+    _check_settings(path, network, settings)
     notes = set()
     variables: Tree = {"params": {}, "batch_stats": {}}
     for entry in entries:
