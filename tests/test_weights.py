@@ -352,6 +352,7 @@ def test_what_is_no_finite_float(ir18, tmp_path):
         "layer2.0.conv1.weight": (kernel, "layer2.0.conv1.weight holds NaN"),
         "fc.bias": (np.full(16, np.inf, np.float32), "fc.bias holds NaN or infinite"),
         "bn1.weight": (np.ones(4, np.int8), "bn1.weight is int8; give floats"),
+        "bn1.bias": (np.full(4, 1e300), "bn1.bias holds NaN or infinite values, in float32"),
         "bn1.running_var": (-np.ones(4, np.float32), "bn1.running_var has variances below 0"),
     }
     for name, (value, message) in cases.items():
