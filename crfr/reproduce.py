@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from crfr import commands, environment, measure
-from crfr.data.benchmarks import load_benchmarks, split_specs
+from crfr.data.benchmarks import load_benchmark, load_benchmarks, split_specs
 from crfr.data.records import open_source
 from crfr.errors import BusyError, InputError, unknown
 from crfr.estimate import Work, cost_key, embedding_key, measure_all, sweep_work, table, work_of
@@ -79,8 +79,10 @@ def reproduce(
     configs = make_configs(config, names, overrides, data=data, weights=weights)
     source = _of_flag("data", open_source, data)
     loaded = _of_flag("benchmarks", load_benchmarks, benchmarks)
-    verified = None  # as an override says
-    if "run.benchmark" not in override_names(overrides):
+    if "run.benchmark" in override_names(overrides):
+        spec = configs[names[0]].run.benchmark  # the same for all
+        verified = _of_flag("config.run.benchmark", load_benchmark, spec) if spec else None
+    else:
         place = next((i for i, b in enumerate(loaded) if b.name.lower() == paper.BENCHMARK), 0)
         verified, spec = loaded[place], split_specs(benchmarks)[place]
         for each in configs.values():

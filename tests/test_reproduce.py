@@ -484,6 +484,8 @@ def test_the_benchmark_that_trainings_are_verified_on(stubs, tmp_path, monkeypat
     first = "faces:identities=5,images=4"
     assert verified() == (first, first)
     assert verified("--config.run.benchmark=") == ("", None)
+    another = "faces:identities=4,images=4"
+    assert verified(f"--config.run.benchmark={another}") == (another, another)
     from crfr.data.benchmarks import Benchmark, load_benchmark
 
     faces = load_benchmark(first)
@@ -531,6 +533,7 @@ def test_protocols_are_read_where_they_are_and_drawn_elsewhere(tmp_path, capsys)
         ({"config": "configs/bt.py:quick"}, "reproduce needs a config of every method"),
         ({"config": "configs/papr.py"}, "did you mean 'configs/paper.py'"),
         ({"config": "configs/paper.py:quik"}, "unknown argument of paper.py 'quik'"),
+        ({"config.run.benchmark": "/no/lfw.bin"}, "--config.run.benchmark: /no/lfw.bin: no such"),
         ({"config.epoch": "3"}, 'Did you mean "epochs"'),
         ({"config.data": "faces"}, "--config.data: is for crfr train; give --data"),
         ({"config.seed": "3"}, "--config.seed: .*give --seeds"),
