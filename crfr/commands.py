@@ -198,8 +198,7 @@ def _train(
         else:
             state = init()
             if config.init.weights:
-                like = build_for_evaluation(config.to_dict())
-                frozen = config.model.bn_frozen
+                like, frozen = build_for_evaluation(config.to_dict()), config.model.bn_frozen
                 state, weights = start_from(config.init.weights, like, state, bn_frozen=frozen)
         kind = jax.devices()[0].device_kind
         facts = {
