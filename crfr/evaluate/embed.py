@@ -25,6 +25,10 @@ PRECISIONS = ("float32", "bfloat16")  # of a network's products, where it is one
 Embed = Callable[[Array, Array], Any]
 
 
+class BrokenEmbeddingsError(InputError):
+    """Embeddings that are not finite, or zero: of this model, and no other's affair."""
+
+
 def compile_embed(
     network: ResNet, mesh: Mesh, *, variant: str | None = "bicubic", flip: bool = False
 ) -> Callable[[Any, Array, Array], Array]:
@@ -144,7 +148,9 @@ def _spread(values: np.ndarray, place: NamedSharding) -> Array:
 def check_embeddings(
     embeddings: Float32[np.ndarray, "m d"], which: Int[np.ndarray, " m"], resolution: int
 ) -> None:
-    """Raises InputError where embeddings of images at a resolution (px) are not finite, or zero."""
+    """Raises BrokenEmbeddingsError where embeddings of images at a resolution (px) are not finite,
+    or zero.
+    """
     broken = ~np.isfinite(embeddings).all(1)
     empty = ~broken & (
         np.linalg.norm(np.where(np.isfinite(embeddings), embeddings, 0), axis=1) == 0
@@ -152,7 +158,7 @@ def check_embeddings(
     for bad, what in ((broken, "not finite"), (empty, "zero")):
         if bad.any():
             named = ", ".join(map(str, which[bad][:5])) + (", ..." if bad.sum() > 5 else "")
-            raise InputError(
+            raise BrokenEmbeddingsError(
                 f"{bad.sum()} of {len(which)} embeddings at {resolution} px are {what} (of images "
                 f"{named} of the benchmark): the model has diverged or is fed wrongly; choose "
                 "another step, or check its preset"
