@@ -123,6 +123,7 @@ def serve(flags):
     config.method, config.batch = flags.serve, flags.batch
     config.model.name, config.model.dtype = flags.name, flags.dtype
     config.model.bn_group = min(flags.batch, config.model.bn_group)
+    flops = count_flops(config, flags.classes)
     step = prepare_step(config, flags.classes, sharding.make_mesh(1))
     row(step.call, 3)
     about = {
@@ -131,7 +132,7 @@ def serve(flags):
         "views": len(parse_method(config.method).views),
         "dtype": flags.dtype,
         "classes": flags.classes,
-        "gflop": round(count_flops(config, flags.classes) / 1e9, 3),
+        "gflop": round(flops / 1e9, 3),
         **count_program(step),
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
