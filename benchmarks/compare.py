@@ -26,9 +26,9 @@ from pathlib import Path
 from crfr import environment
 
 HERE = Path(__file__).resolve().parent
-# method, batch, PyTorch's forms; those without are there for the views a second.  What the goals ask
-# for comes first: tuning PyTorch may take all the time that is left.  ST comes behind the baseline
-# of as many views, whose convolutions are its own and are tuned once for both.
+# method, batch, PyTorch's forms; those without are there for the views a second.  What the goals
+# ask for comes first: tuning PyTorch may take all the time that is left.  ST comes behind the
+# baseline of as many views, whose convolutions are its own and are tuned once for both.
 ROWS = [
     ("baseline", 128, ("reduce-overhead", "peers")),
     ("baseline", 256, ()),

@@ -181,8 +181,8 @@ def test_rows_of_the_command_line():
 
 
 def test_the_rows_have_what_the_goals_ask_for():
-    """The batch of the paper beside PyTorch, ST beside the baseline at as many images and at as many
-    views, each behind it; then the best batch, and what tunes for long.
+    """The batch of the paper beside PyTorch, ST behind the baseline of as many views; then the best
+    batch, and what tunes for long.
     """
     assert compare.ROWS[0] == ("baseline", 128, ("reduce-overhead", "peers"))
     alone = [row[:2] for row in compare.ROWS[1:] if not row[2]]
