@@ -355,6 +355,23 @@ def test_step_counts_and_shares(tmp_path, capsys, one_device):
     assert "images_per_second" in capsys.readouterr().out
 
 
+def test_the_step_is_kept_before_its_parts_are_timed(tmp_path, monkeypatch, one_device):
+    """A part that fails, or is cut off, does not cost the step's own figures."""
+    from crfr.bench import step
+
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(step, "part_times", fail)
+    out = tmp_path / "step.json"
+    words = ["--config=configs/baseline.py:quick", "--config.batch=4", "--config.model.bn_group=4"]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        main.run(
+            ["bench", "step", *words, "--classes=20", "--repeats=2", "--steps=1", f"--out={out}"]
+        )
+    assert json.loads(out.read_text())["step_ms"] > 0
+
+
 def test_embed_times_each_precision(tmp_path, capsys, one_device):
     out = tmp_path / "embed.json"
     words = ["bench", "embed", "--repeats=2", "--steps=1", f"--out={out}"]

@@ -15,7 +15,7 @@ from jaxtyping import Array
 from crfr.bench import device
 from crfr.bench.parts import part_times, shares
 from crfr.bench.program import by_part, kernels, part
-from crfr.bench.timing import dispatched, in_a_row, milliseconds, publish, timed
+from crfr.bench.timing import dispatched, in_a_row, keep, milliseconds, publish, timed
 from crfr.bench.trace import profile
 from crfr.commands import compile_training, plan_training
 from crfr.errors import InputError
@@ -171,6 +171,9 @@ def bench_step(
         **count_program(step),
         "loss": round(float(step.call()["loss"]), 4),
     }
+    if profile_to is not None or parts or ceilings:  # of which some may fail, or take too long
+        keep("step", figures, out)
+        print(f"step_ms {figures['step_ms']}; the rest follows", flush=True)
     if profile_to is not None:
         found = kernels(step.compiled.as_text())
         figures |= profile(step.call, TRACED, found, profile_to)
