@@ -48,7 +48,7 @@ def class_scores(
         return _chunked(embeddings, centres, label, real, head)
     margin, mesh, _, dtype = head
     embeddings = jax.lax.with_sharding_constraint(embeddings, NamedSharding(mesh, P()))
-    cosine = cosines(embeddings, losses.unit(centres), dtype)
+    cosine = cosines(embeddings, centres, dtype)
     cosine = jax.lax.with_sharding_constraint(cosine, NamedSharding(mesh, P(None, None, AXIS)))
     logits = margin_logits(cosine, jnp.broadcast_to(label, cosine.shape[:2]), **margin)
     target = jnp.where(label[:, None] == jnp.arange(cosine.shape[-1]), cosine, -2).max(-1)
@@ -74,7 +74,7 @@ def _chunked(
     def logits_of(
         e: Float[Array, "r b d"], w: Float[Array, "c d"], label: Int[Array, " b"]
     ) -> tuple[Float[Array, "r b c"], Float[Array, "r b c"]]:
-        cosine = cosines(e, losses.unit(w), dtype)
+        cosine = cosines(e, w, dtype)
         return margin_logits(cosine, jnp.broadcast_to(label, cosine.shape[:2]), **margin), cosine
 
     def part(step: Array, centres: Array, label: Array, real: Array) -> tuple[Array, ...]:
