@@ -83,6 +83,7 @@ def train_batches(
       batch: the size of the global batch; every process yields batch / processes examples a step.
       seed: of the shuffling; every epoch has a permutation of its own, over the whole source.
       start: finished steps to pass over, at no cost.
+      process, processes: which of how many this is.
       threads: readers of whole batches ahead, in this process.
       workers: processes that read instead, each with `threads` threads; 0 is none.
       skip_unreadable: images that may fail to be read (a worker counts its own); the next one that
@@ -93,8 +94,7 @@ def train_batches(
 
     Raises:
       InputError: the batch does not divide by the processes, or the source holds fewer images than
-      a batch;
-        while reading, an image that does not decode or has the wrong size.
+        a batch; while reading, an image that does not decode or has the wrong size.
     """
     if batch % processes:
         raise InputError(f"batch {batch} does not divide by {processes} processes: give a multiple")

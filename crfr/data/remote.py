@@ -5,10 +5,9 @@
     CACHE/KEY.part    the file that is being copied
     CACHE/KEY.lock    held while copies are compared with the remote and made
 
-CACHE is $CRFR_CACHE, or else ~/.cache/crfr; KEY is a hash of the URL
-without its signature.  A copy that is interrupted
-goes on with the files it lacks, and files that have changed remotely are copied again.  The lock
-makes the processes of one host take turns.
+CACHE is $CRFR_CACHE, or else ~/.cache/crfr; KEY is a hash of the URL without its signature.  A copy
+that was interrupted goes on with the files it lacks, and files that have changed remotely are
+copied again.  The lock makes the processes of one host take turns.
 """
 
 import contextlib
