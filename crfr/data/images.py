@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from crfr.data.recordio import DAMAGED
-from crfr.errors import InputError
+from crfr.errors import InputError, one_line
 
 SIZE = 112  # px, the side of every face
 # An image's header may claim 65,500 px a side, 13 GB once decoded.
@@ -71,7 +71,7 @@ def decode(image: bytes | np.ndarray, where: str) -> UInt8[np.ndarray, "h w 3"]:
     except UNDECODABLE as error:
         raise InputError(
             f"{where}: {len(image)} bytes that do not decode as a JPEG, PNG, BMP or WebP image "
-            f"({' '.join(str(error).split())}); {DAMAGED}"
+            f"({one_line(error)}); {DAMAGED}"
         ) from error
     raise InputError(f"{where}: {width}x{height} px is too large; {DAMAGED}")
 

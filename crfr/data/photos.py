@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from crfr.data.images import UNDECODABLE
-from crfr.errors import InputError
+from crfr.errors import InputError, one_line
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
 ENDINGS = (b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".gif")
@@ -106,7 +106,7 @@ def _named(where: str, what: str, remedy: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{where}: {error}; scale it down first") from error
     except UNDECODABLE as error:
-        raise InputError(f"{where}: {what} ({' '.join(str(error).split())}); {remedy}") from error
+        raise InputError(f"{where}: {what} ({one_line(error)}); {remedy}") from error
 
 
 def check_size(where: str, width: int, height: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crfr.errors import InputError
+from crfr.errors import InputError, one_line
 
 DAMAGED = "copy the file again from its source, or write the dataset again"
 # Random access: no read-ahead, no threads of its own, and reads of about one record.
@@ -100,8 +100,7 @@ class ExampleFiles:
         try:
             return parse_example(reader.read(position, position + 1)[0])
         except (RuntimeError, IndexError, ValueError) as error:
-            what = " ".join(str(error).split())
-            raise InputError(f"{self.where(index)}: {what}; {DAMAGED}") from error
+            raise InputError(f"{self.where(index)}: {one_line(error)}; {DAMAGED}") from error
 
 
 def open_file(path: str) -> Any:
