@@ -79,18 +79,23 @@ def made_with() -> dict[str, object]:
 
 
 def keep_programs() -> None:
-    """Keep the programs that JAX compiles from now on in $CRFR_CACHE/programs (~/.cache/crfr), so
-    that a run that goes on, or a second one alike, does not wait for them again.
+    """Keep the programs that JAX compiles from now on in `cache_folder`/programs, so that a resumed
+    run, or another one like it, need not compile them again.
 
-    JAX's own JAX_COMPILATION_CACHE_DIR says another place.  Not on a CPU: its programs are made for
-    one processor's instructions, and a home folder may serve machines of several kinds.
+    JAX's own JAX_COMPILATION_CACHE_DIR takes precedence.  Nothing is kept on a CPU: its programs
+    are made for one processor's instructions, and a home folder may serve machines of several
+    kinds.
     """
     import jax
 
     if jax.config.jax_compilation_cache_dir or jax.default_backend() == "cpu":  # pyright: ignore[reportAttributeAccessIssue]
         return
-    cache = Path(os.environ.get("CRFR_CACHE") or "~/.cache/crfr").expanduser() / "programs"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))
+
+
+def cache_folder() -> Path:
+    """Where crfr keeps what it can make again: $CRFR_CACHE, or else ~/.cache/crfr."""
+    return Path(os.environ.get("CRFR_CACHE") or "~/.cache/crfr").expanduser()
 
 
 def now() -> str:
@@ -116,8 +121,9 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def locked(folder: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
-    """Keep other processes from a folder that is there; BusyError `busy` where one has it, or
-    wait until it has not.
+    """Hold a lock on an existing folder, for a `with`.
+
+    Where another process holds it: BusyError with the message `busy`, or with `wait` wait for it.
     """
     lock = os.open(folder, os.O_RDONLY)
     try:

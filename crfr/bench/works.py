@@ -87,7 +87,8 @@ def training(data: Path, epochs: int) -> Work:
 
     def result(folder: Path) -> Any:
         step, state = _load_state(folder)
-        rows = [{n: v for n, v in row.items() if n not in TIMES} for row in _metrics(folder)]
+        lines = read_lines(folder / "metrics.jsonl")
+        rows = [{n: v for n, v in line.items() if n not in TIMES} for line in lines]
         return step, fingerprint(state), rows
 
     return Work(
@@ -111,10 +112,6 @@ def _load_state(workdir: Path) -> tuple[int, State]:
     with Checkpoints(checkpoint_folder(workdir, config)) as checkpoints:
         step = checkpoints.choose()
         return step, checkpoints.restore(step, shapes, place, classes)
-
-
-def _metrics(folder: Path) -> list[dict[str, Any]]:
-    return read_lines(folder / "metrics.jsonl")
 
 
 def converting(data: str) -> Work:

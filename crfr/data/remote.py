@@ -26,7 +26,7 @@ import fsspec
 from fsspec.callbacks import NoOpCallback
 from tqdm import tqdm
 
-from crfr.environment import read_lines, write_lines
+from crfr.environment import cache_folder, read_lines, write_lines
 from crfr.errors import InputError, one_line
 from crfr.urls import public, split_query, unsigned
 
@@ -66,7 +66,7 @@ def localize(spec: str, ending: str | tuple[str, ...] = "") -> str:
     fs, path = _open(spec, url)
     with _failures_named(spec):
         name, files = _remote_files(url, fs, path, ending)
-    cache = Path(os.environ.get("CRFR_CACHE") or "~/.cache/crfr").expanduser()
+    cache = cache_folder()
     key = hashlib.sha256(unsigned(spec).encode()).hexdigest()[:24]
     with _failures_named(spec), _locked(cache / f"{key}.lock", url):
         _copy(url, fs, files, cache / key, ending)

@@ -199,14 +199,16 @@ def as_message(value: memoryview | bytes | int) -> memoryview:
 
 
 def varint(message: memoryview, at: int) -> tuple[int, int]:
-    """(the number at byte `at`, the byte after it)."""
+    """(the number at byte `at` of a protobuf message, the byte after it); seven bits a byte, the
+    lowest first.
+    """
     number = 0
     for shift in range(0, 70, 7):
         if at == len(message):
-            raise ValueError("not a tf.train.Example: it ends inside a number")
+            raise ValueError("a protobuf message that ends inside a number")
         byte = message[at]
         number |= (byte & 127) << shift
         at += 1
         if byte < 128:
             return number & (2**64 - 1), at
-    raise ValueError("not a tf.train.Example: a number of more than 10 bytes")
+    raise ValueError("a protobuf number of more than 10 bytes")
