@@ -3,6 +3,7 @@
 Everything that cannot be parsed is an InputError of one line, with the nearest known name.
 """
 
+import math
 import re
 import sys
 import traceback
@@ -121,11 +122,12 @@ def fractions(name: str, texts: list[str]) -> list[float]:
     found = []
     for text in texts:
         try:
-            found.append(float(text))
+            share = float(text)
         except ValueError:
-            found.append(-1.0)
-        if not 0 < found[-1] < 1:
+            share = math.nan
+        if not 0 < share < 1:
             raise InputError(f"--{name}: {text!r} is no share between 0 and 1, such as 1e-3")
+        found.append(share)
     return list(dict.fromkeys(found))
 
 

@@ -26,7 +26,7 @@ fits of 0.43 to 0.75, of 30 and 60 of them 0.56 to 0.67, once 0.50 (30 people, f
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -82,7 +82,7 @@ def judge(mean_face: np.ndarray) -> Alignment:
             if (value := float(values[down, right])) > found.best:
                 shift = (int(right) - REACH, int(down) - REACH)
                 found = Alignment(0, value, shift, scale, angle)
-    return Alignment(fit, found.best, found.shift, found.scale, found.angle)
+    return replace(found, fit=fit)
 
 
 class _Pose(NamedTuple):
