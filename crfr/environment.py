@@ -147,7 +147,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which is there under its name when all is written, or not at all."""
+    """Open a file for writing that appears under its name only when it is complete.
+
+    InputError, naming the file, where it cannot be written.
+    """
     try:
         with _replacing(path) as file:
             yield file
@@ -173,11 +176,14 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, value: object) -> None:
+    """Write a JSON file, whole or not at all; ValueError for NaN and infinities."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_lines(path: Path) -> list[dict]:
-    """The JSON objects of a .jsonl file; a last line torn by a kill is left out."""
+    """The JSON objects of a .jsonl file, none where there is no file; a last line that a kill has
+    torn is left out.  InputError for a line that is not JSON.
+    """
     if not path.exists():
         return []
     rows = []
@@ -191,4 +197,5 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def write_lines(path: Path, rows: list[dict]) -> None:
+    """Write a .jsonl file, whole or not at all; ValueError for NaN and infinities."""
     write_atomically(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))

@@ -6,9 +6,10 @@ the same global batches, and a run resumes at any step with no state.
 
 Grain counts the batches and runs the threads; a thread draws the indices of a whole batch and reads
 it.  (Grain's own shuffle() and batch() yield the same indices one by one and keep the interpreter's
-lock meanwhile, for a tenth of the time that a JPEG takes.)  Threads serve, for file reads, libjpeg
-and copies work without the lock: `crfr bench input` measures them against processes.  Memory: 37.6
-kB an image, times batch, times the `2 * threads + 1` batches that are read ahead or being read.
+lock meanwhile, for a tenth of the time that a JPEG takes.)  Threads suffice, because file reads,
+libjpeg and copies run without the lock: `crfr bench input` measures them against processes.
+Memory: 37.6 kB an image, times batch, times the `2 * threads + 1` batches that are read ahead or
+being read.
 """
 
 import hashlib

@@ -148,6 +148,7 @@ def copies(source: Source, rows: np.ndarray) -> list[Finding]:
 
 
 def alignment(judged: Alignment, images: int, identities: int) -> Finding:
+    """Whether the mean face of so many images and identities lies on the template."""
     if images < FEWEST:
         text = f"not judged: {images} images, and a mean face takes {FEWEST}"
         return Finding("alignment", "info", images, text)
@@ -167,6 +168,7 @@ def alignment(judged: Alignment, images: int, identities: int) -> Finding:
 
 
 def overlap(duplicates: list[Duplicate]) -> Finding:
+    """Images that are a benchmark's, the most alike first."""
     worst = sorted(duplicates, key=lambda d: (-d.similarity, d.index))
     indices = list(dict.fromkeys(d.index for d in worst))
     examples = [

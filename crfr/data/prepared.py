@@ -162,6 +162,9 @@ def pick_features(folder: Path, features: Any, kinds: Any) -> tuple[str, str]:
 
 
 def open_split(folder: Path, splits: Any, split: str | None) -> ExampleFiles:
+    """The records of a split of TFDS's `splits`, by default of train or the only one; SpecError for
+    one that is not there or empty.
+    """
     names = ", ".join(sorted(splits)) or "none"
     if split is None:
         split = next(iter(splits)) if len(splits) == 1 else "train"

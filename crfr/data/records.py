@@ -73,7 +73,10 @@ class Found(NamedTuple):
 
 
 def find_source(spec: str) -> Found:
-    """Where one spec's data are; InputError if it names none.  What `open` raises is theirs."""
+    """Find the data of one spec without opening them; InputError if it names none.
+
+    What is wrong with the data themselves is raised by `open`.
+    """
     kind = spec.partition(":")[0]
     if kind == "faces":
         settings = faces.parse_faces(spec, identities=150, images=16, seed=0)

@@ -163,6 +163,7 @@ def parse_example(record: bytes) -> dict[str, list]:
 
 
 def integers(message: memoryview | int) -> list[int]:
+    """The values of an int64 list, one by one or packed."""
     values = []
     for _, value in fields(message, 1):
         if isinstance(value, int):
@@ -193,6 +194,7 @@ def fields(message: memoryview | bytes | int, last: int) -> Iterator[tuple[int, 
 
 
 def as_message(value: memoryview | bytes | int) -> memoryview:
+    """The bytes of a field; ValueError for one that is a number."""
     if isinstance(value, int):
         raise ValueError("not a tf.train.Example: a number where bytes belong")
     return memoryview(value)

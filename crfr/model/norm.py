@@ -47,9 +47,10 @@ def normalise(
 ) -> tuple[Float[Array, "*b c"], Float[Array, " c"], Float[Array, " c"]]:
     """(x normalised by the statistics of its group, their mean, their biased variance).
 
-    `rectify`: with a ReLU behind it.  The gradient is that of the first alone, by its closed form:
-    one pass over x for two sums and one for the result; the ReLU's sign is made again from x, and
-    nothing but x is kept.  Inside `jax.shard_map` scale and bias have to vary over AXIS as x does.
+    `rectify`: with a ReLU behind it.  The gradient is that of the first result alone, in closed
+    form: one pass over x for two sums, and one for the slope; the sign that the ReLU asks for is
+    computed again from x, so that only x is kept.  Inside `jax.shard_map` scale and bias have to
+    vary over AXIS as x does.
     """
     return _normalise(x, scale, bias, epsilon, span, rectify)[0]
 

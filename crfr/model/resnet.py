@@ -35,12 +35,12 @@ HEAD = frozenset({"norm_features", "dense", "norm_embedding"})
 
 @jax.custom_vjp
 def relu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """max(x, 0); its gradient asks the result for the sign, and x need not be kept."""
+    """max(x, 0); its gradient takes the sign from the result, so that x need not be kept."""
     return jnp.maximum(x, 0)
 
 
 def _relu(x: Array) -> tuple[Array, Array]:
-    # the compiler would rather make the result again, from two arrays in the place of one
+    # without it the compiler would compute the result again, from two arrays instead of one
     y = jax.lax.optimization_barrier(jnp.maximum(x, 0))
     return y, y
 

@@ -133,6 +133,7 @@ def read_object(path: Path, schema: int, kinds: dict[str, Any], again: str) -> d
 def check_record(
     record: dict, where: str, schema: int, kinds: dict[str, Any], again: str = AGAIN
 ) -> None:
+    """InputError for a record of another schema, without a key, or with a value of another kind."""
     if record.get("schema") != schema:
         raise InputError(
             f"{where}: schema {record.get('schema')!r}, but this crfr reads {schema}: {again}"
