@@ -138,6 +138,14 @@ def locked(folder: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
         os.close(lock)
 
 
+def make_folder(folder: Path, place: str, remedy: str) -> None:
+    """Make a folder, and those above it; InputError `PLACE: why; REMEDY` where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{place}: {error.strerror}; {remedy}") from error
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that it is there whole or not at all."""
     data = content.encode() if isinstance(content, str) else content

@@ -194,10 +194,7 @@ def _plan(
         "time": environment.now(),
         **environment.made_with(),
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out={out}: {error.strerror}; choose a writable folder") from error
+    environment.make_folder(out, f"--out={out}", "choose a writable folder")
     environment.write_json(out / PLAN, about)
     free, room = shutil.disk_usage(out).free, sum(work.room for work in works.values())
     short = ", which is too little" if room > free else ""

@@ -63,7 +63,7 @@ def is_file(spec: str) -> bool:
 
 
 def find_weights(spec: str, network: ResNet) -> tuple[Any, list[str]]:
-    """(the weights of `spec` for a network, the parts that they lack); InputError as `start_from`."""
+    """(weights of `spec` for a network, the parts that they lack); InputError as `start_from`."""
     if not is_file(spec):
         return _of_run(spec, network), []
     found = load_backbone(Path(spec), network)

@@ -68,8 +68,8 @@ def milliseconds(name: str, median_and_spread: tuple[float, float]) -> dict[str,
     return {f"{name}_ms": round(1e3 * median, 4), f"{name}_ms_spread": round(1e3 * width, 4)}
 
 
-def publish(bench: str, figures: dict[str, Any], out: Path | None) -> dict[str, Any]:
-    """The figures with what they were made with, printed, and as JSON where asked."""
+def keep(bench: str, figures: dict[str, Any], out: Path | None) -> dict[str, Any]:
+    """The figures with what they were made with, also as JSON where asked."""
     everything = {
         "bench": bench,
         **figures,
@@ -77,9 +77,14 @@ def publish(bench: str, figures: dict[str, Any], out: Path | None) -> dict[str, 
         "time": environment.now(),
         **environment.made_with(),
     }
-    for name, value in figures.items():
-        if name != "rows":  # which are printed as they come
-            print(f"{name:<28} {value}")
     if out is not None:
         environment.write_json(out, everything)
     return everything
+
+
+def publish(bench: str, figures: dict[str, Any], out: Path | None) -> dict[str, Any]:
+    """As `keep`, and print the figures."""
+    for name, value in figures.items():
+        if name != "rows":  # which are printed as they come
+            print(f"{name:<28} {value}")
+    return keep(bench, figures, out)
