@@ -207,10 +207,10 @@ def varint(message: memoryview, at: int) -> tuple[int, int]:
     number = 0
     for shift in range(0, 70, 7):
         if at == len(message):
-            raise ValueError("a protobuf message that ends inside a number")
+            raise ValueError("not a protobuf message: it ends inside a number")
         byte = message[at]
         number |= (byte & 127) << shift
         at += 1
         if byte < 128:
             return number & (2**64 - 1), at
-    raise ValueError("a protobuf number of more than 10 bytes")
+    raise ValueError("not a protobuf message: a number of more than 10 bytes")
