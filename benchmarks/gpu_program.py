@@ -19,12 +19,9 @@ from jax.experimental.topologies import get_topology_desc
 from jax.sharding import AxisType, Mesh
 
 from crfr.bench.program import PARTS, by_part, kernels, part
-from crfr.commands import plan_training
+from crfr.bench.step import trace_step
 from crfr.model.norm import AXIS
 from crfr.recipe import recipe
-from crfr.train.step import jit_update
-from crfr.views.augment import view_bank
-from crfr.views.degrade import SIDE
 
 H200 = """
 gpu_device_info {
@@ -42,16 +39,6 @@ platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 10 }
 device_description_str: "NVIDIA H200"
 """
-
-
-def trace_step(config, classes, mesh):
-    """The update, traced from shapes alone: the mesh may be of devices that are not there."""
-    _, state, settings, key = plan_training(config, classes, lambda _: 0.01, mesh)
-    matrices = view_bank(settings.method.resolutions, settings.augmentation.crop)
-    images = jax.ShapeDtypeStruct((config.batch, SIDE, SIDE, 3), np.uint8)
-    label = jax.ShapeDtypeStruct((config.batch,), np.int32)
-    constants = jax.eval_shape(lambda: (key, matrices))
-    return jit_update(state, settings).trace(state, images, label, *constants)
 
 
 def make_parser():

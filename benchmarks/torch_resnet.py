@@ -122,9 +122,9 @@ def make_views(images, which, top, left, flip, shift, saturation, matrices, luma
     for index in which:
         rows, columns = matrices[index, top], matrices[index, left]
         columns = torch.where(flip[:, None, None], columns.flip(1), columns)
-        found = torch.matmul(rows, pixels.flatten(2)).view(len(images), SIDE, SIDE, 3)
-        found = torch.matmul(columns[:, None], found) + shift[:, None, None, None]
-        grey = (found @ luma)[..., None]
+        found = torch.einsum("noh,nhwc->nowc", rows, pixels)
+        found = torch.einsum("npw,nowc->nopc", columns, found) + shift[:, None, None, None]
+        grey = (found * luma).sum(-1, keepdim=True)
         found = (grey + saturation[:, None, None, None] * (found - grey)).clamp(0, 255)
         views.append(found.permute(0, 3, 1, 2))
     return views

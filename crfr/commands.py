@@ -198,8 +198,8 @@ def _train(
         else:
             state = init()
             if config.init.weights:
-                like = build_for_evaluation(config.to_dict())
-                state, weights = start_from(config.init.weights, like, state)
+                like, frozen = build_for_evaluation(config.to_dict()), config.model.bn_frozen
+                state, weights = start_from(config.init.weights, like, state, bn_frozen=frozen)
         kind = jax.devices()[0].device_kind
         facts = {
             "step": start,

@@ -165,7 +165,8 @@ def check_weights(runs: Sequence[Run]) -> None:
     for run in runs:
         start = (run.config.init.weights, run.config.model.to_json())
         if start[0] and not latest_step(run.workdir) and start not in seen:
-            find_weights(start[0], build_for_evaluation(run.config.to_dict()))
+            network = build_for_evaluation(run.config.to_dict())
+            find_weights(start[0], network, bn_frozen=run.config.model.bn_frozen)
             seen.append(start)
 
 

@@ -2,7 +2,8 @@
 
 The order: check the whole request, see what is done, measure what the rest will take, say so; then
 seed by seed each method is trained and swept and the page written anew, so that a kill leaves
-results.  The same command again goes on.  A run that diverges stops no other.
+results.  The same command again goes on.  A run that diverges, in its losses, states or
+embeddings, stops no other.
 """
 
 import shutil
@@ -14,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from crfr import commands, environment, measure
-from crfr.data.benchmarks import load_benchmarks, split_specs
+from crfr.data.benchmarks import load_benchmark, load_benchmarks, split_specs
 from crfr.data.records import Source, open_source
 from crfr.errors import BusyError, InputError, unknown
 from crfr.estimate import Work, measure_all, sweep_work, table
 from crfr.evaluate import results
+from crfr.evaluate.embed import BrokenEmbeddingsError
 from crfr.planning import (
     Run,
     check_weights,
@@ -77,8 +79,10 @@ def reproduce(
     configs = make_configs(config, names, overrides, data=data, weights=weights)
     source = _of_flag("data", open_source, data)
     loaded = _of_flag("benchmarks", load_benchmarks, benchmarks)
-    verified = None  # as an override says
-    if "run.benchmark" not in override_names(overrides):
+    if "run.benchmark" in override_names(overrides):
+        spec = configs[names[0]].run.benchmark  # the same for all
+        verified = _of_flag("config.run.benchmark", load_benchmark, spec) if spec else None
+    else:
         place = next((i for i, b in enumerate(loaded) if b.name.lower() == paper.BENCHMARK), 0)
         verified, spec = loaded[place], split_specs(benchmarks)[place]
         for each in configs.values():
@@ -158,7 +162,8 @@ def reproduce(
     held, diverged = _work_through(runs, left, works, finished, carry_out, page_is_written)
     write_page()
     done = len(runs) - len(held) - len(diverged)
-    print(f"\n{done} of {len(runs)} runs are done; open {(out / PAGE).resolve()}", flush=True)
+    shown = f"; open {(out / PAGE).resolve()}" if (out / PAGE).exists() else ""
+    print(f"\n{done} of {len(runs)} runs are done{shown}", flush=True)
     if diverged:
         raise InputError(
             f"{len(diverged)} of {len(runs)} runs diverged: {'; '.join(map(str, diverged))}; the "
@@ -176,9 +181,7 @@ def _plan(
     benchmarks: dict[str, Any],
     out: Path,
 ) -> dict[Run, Work]:
-    """Measure what the runs `left` will take, print it, and keep it in `out`; `verified` and `size`
-    as in `measure_all`.
-    """
+    """Measure what the runs `left` will take (`measure_all`), print it, and keep it in `out`."""
     kinds, embeddings, works = measure_all(left, untrained, source, verified, size)
     mesh = sharding.make_mesh()
     kind = mesh.devices.flat[0].device_kind
@@ -240,7 +243,7 @@ def _work_through(
                 else:
                     print(f"{run}: another process works on it; {remedy}")
                     held.append(run)
-            except DivergedError as error:
+            except (DivergedError, BrokenEmbeddingsError) as error:
                 print(f"{run}: {error}", flush=True)
                 diverged.append(run)
         left = held

@@ -34,14 +34,17 @@ ALIKE = {
 }
 
 
-def start_from(spec: str, network: ResNet, state: State) -> tuple[State, str]:
+def start_from(
+    spec: str, network: ResNet, state: State, *, bn_frozen: bool = False
+) -> tuple[State, str]:
     """(a fresh state with the weights of `spec` in it, their fingerprint).
 
     `spec` is a file of weights.py's table or `WORKDIR[@STEP]`.  What the weights have not, such as
     the embedding head of an ImageNet network, stays fresh and is named on stdout.  Raises
-    InputError for a spec that names nothing and for weights of another network.
+    InputError for a spec that names nothing, for weights of another network and, with `bn_frozen`,
+    for those without the statistics of a BatchNorm.
     """
-    variables, absent = find_weights(spec, network)
+    variables, absent = find_weights(spec, network, bn_frozen=bn_frozen)
     fresh = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
     whole = fill(fresh, variables)
     placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), whole, fresh)
@@ -62,11 +65,18 @@ def is_file(spec: str) -> bool:
     return path.suffix not in PROGRAMS and path.is_file()
 
 
-def find_weights(spec: str, network: ResNet) -> tuple[Any, list[str]]:
+def find_weights(spec: str, network: ResNet, *, bn_frozen: bool = False) -> tuple[Any, list[str]]:
     """(weights of `spec` for a network, the parts that they lack); InputError as `start_from`."""
     if not is_file(spec):
         return _of_run(spec, network), []
     found = load_backbone(Path(spec), network)
+    fresh = sorted({leaf[1] for leaf in found.absent if leaf[0] == "batch_stats"})
+    if bn_frozen and fresh:
+        raise InputError(
+            f"--config.model.bn_frozen=True: {spec} has no statistics of {', '.join(fresh)} to "
+            "keep; give --config.model.bn_frozen=False, or --config.model.head=plain, which has no "
+            "BatchNorm"
+        )
     return found.variables, sorted({leaf[1] for leaf in found.absent})
 
 

@@ -259,6 +259,44 @@ def test_a_program_for_a_gpu_needs_no_gpu(monkeypatch):
     assert "stablehlo.convolution" in traced.lower(lowering_platforms=("cuda",)).as_text()
 
 
+def test_flops_are_counted_where_the_accelerator_counts_none(monkeypatch):
+    """JAX has no count of what is lowered for a GPU: here all devices but the last are such."""
+    import jax
+    import jax.numpy as jnp
+
+    from configs.baseline import get_config
+    from crfr.bench import embed, step
+    from crfr.networks import build_for_evaluation
+
+    *gpus, cpu = jax.devices()
+    counted = jax.stages.Lowered.cost_analysis
+
+    def count(lowered):
+        return counted(lowered) if list(lowered._lowering._device_list) == [cpu] else None
+
+    def devices(backend=None):
+        return [cpu] if backend == "cpu" else gpus
+
+    config = get_config("quick")
+    config.batch = config.model.bn_group = 4
+    network = build_for_evaluation(config.to_dict())
+    variables = network.init(jax.random.key(0), jnp.zeros((1, 112, 112, 3)))
+    monkeypatch.setattr(jax, "devices", devices)
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", count)
+    assert jax.jit(jnp.sin).lower(1.0).cost_analysis() is None
+    assert step.count_flops(config, 20) == pytest.approx(0.433e9 / 2, rel=0.05)
+    assert 4 * 0.02e9 < embed.count_flops(network, variables, 4) < 4 * 0.05e9
+
+    def no_cpu(backend=None):
+        if backend == "cpu":
+            raise RuntimeError("Unknown backend cpu")
+        return gpus
+
+    monkeypatch.setattr(jax, "devices", no_cpu)
+    with pytest.raises(InputError, match="JAX_PLATFORMS leaves out the CPU"):
+        step.count_flops(config, 20)
+
+
 def test_communication_is_read_from_the_program():
     from crfr.bench.memory import communicated
 
@@ -315,6 +353,24 @@ def test_step_counts_and_shares(tmp_path, capsys, one_device):
     assert figures["loops"] == 0
     assert figures["profile_kernels_seen"] > figures["profile_kernels"] / 2
     assert "images_per_second" in capsys.readouterr().out
+
+
+def test_what_is_timed_before_a_part_fails_is_not_lost(tmp_path, monkeypatch, capsys, one_device):
+    """Nor where the time is up: the step's figures are in the file, the parts so far are shown."""
+    from crfr.bench import parts
+
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(parts, "time_update", fail)
+    out = tmp_path / "step.json"
+    words = ["--config=configs/baseline.py:quick", "--config.batch=4", "--config.model.bn_group=4"]
+    words += ["--classes=20", "--repeats=2", "--steps=1", f"--out={out}"]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        main.run(["bench", "step", *words])
+    assert json.loads(out.read_text())["step_ms"] > 0
+    said = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert said == ["step_ms", "views_ms", "forward_ms"]
 
 
 def test_embed_times_each_precision(tmp_path, capsys, one_device):

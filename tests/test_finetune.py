@@ -13,9 +13,11 @@ from safetensors.numpy import save_file
 from crfr import main
 from crfr.errors import InputError
 from crfr.evaluate.encoders import load_encoder
+from crfr.model import resnet
+from crfr.model.weights import weight_settings
 from crfr.networks import build, build_for_evaluation
 from crfr.recipe import recipe, shrink
-from crfr.starting import is_file, start_from
+from crfr.starting import find_weights, is_file, start_from
 from crfr.train.sharding import make_mesh, state_sharding
 from crfr.train.state import init_state
 
@@ -91,6 +93,30 @@ def test_weights_fill_what_they_have_and_leave_the_rest(tmp_path):
     renamed = path.rename(tmp_path / "pytorch_model.bin")
     again, _ = start_from(str(renamed), network, state)
     np.testing.assert_array_equal(again.params["backbone"]["conv_stem"]["kernel"], stem)
+
+
+def test_frozen_batch_norm_needs_the_statistics_of_every_layer(tmp_path):
+    """ImageNet's weights have none of the head's: those it would begin with, 0 and 1, are no
+    statistics to keep.  Without BatchNorm in the head nothing lacks.
+    """
+    drawn = Drawn()
+    torchvision_resnet(drawn, np.zeros((1, 112, 112, 3)), "resnet18", 4)
+    path = tmp_path / "resnet18.safetensors"
+    save_file(dict(drawn), path)
+    words = weight_settings(path, "resnet18") | {"width": 4, "embedding": 8}
+    with pytest.raises(InputError, match=r"no statistics of norm_embedding, norm_features") as said:
+        find_weights(str(path), resnet.build("resnet18", **words), bn_frozen=True)
+    assert "--config.model.bn_frozen=False, or --config.model.head=plain" in str(said.value)
+    assert find_weights(str(path), resnet.build("resnet18", **words), bn_frozen=False)[1]
+    plain = resnet.build("resnet18", **words, head="plain")
+    assert find_weights(str(path), plain, bn_frozen=True)[1] == ["dense"]
+    # before a first step
+    data = "faces:identities=5,images=4"
+    settings = [f"--config.model.{key}={value}" for key, value in words.items()]
+    with pytest.raises(InputError, match="no statistics of"):
+        train("finetune.py:quick", data, tmp_path / "run", f"--config.init.weights={path}",
+              "--config.model.name=resnet18", *settings)  # fmt: skip
+    assert not any((tmp_path / "run/checkpoints").glob("*"))
 
 
 def test_which_weights_are_those_of_a_file(tmp_path):

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from crfr import commands, environment, estimate, main, measure, planning, reproduce
 from crfr.errors import InputError
+from crfr.evaluate.embed import check_embeddings
 from crfr.evaluate.encoders import load_encoder
 from crfr.train.finite import DivergedError
 from crfr.views.methods import parse_method
@@ -332,6 +333,65 @@ def test_a_run_that_diverges_stops_no_other(stubs, tmp_path, monkeypatch, capsys
     assert order[4::2] == RUNS[1:3]
 
 
+@pytest.mark.parametrize("where", ["sweep", "verification"])
+def test_a_run_whose_embeddings_are_not_finite_stops_no_other(
+    where, stubs, tmp_path, monkeypatch, capsys
+):
+    """In its sweep, or in the verification during its training, whose state may be finite."""
+    order, pages = stubs
+    module, name = (measure, "sweep") if where == "sweep" else (commands, "train")
+    work = getattr(module, name)
+
+    def embed(first, second, *rest, **about):
+        workdir = Path(first) if where == "sweep" else second
+        if workdir.name in RUNS[1:3]:
+            broken = np.full((2, 4), np.nan, np.float32)
+            check_embeddings(broken, np.arange(2), 7)
+        work(first, second, *rest, **about)
+
+    monkeypatch.setattr(module, name, embed)
+    with pytest.raises(InputError) as ended:
+        main.run(words(tmp_path / "out"))
+    assert str(ended.value) == (
+        "2 of 4 runs diverged: bt-14, seed 0; bt-7, seed 1; the line of each stands above"
+    )
+    swept = [entry.name for entry in order if isinstance(entry, Path)]
+    assert swept == [RUNS[0], RUNS[3]]
+    assert len(pages[-1]) == 2
+    output = capsys.readouterr().out
+    assert output.count("bt-14, seed 0: 2 of 2 embeddings at 7 px are not finite") == 1
+    assert "2 of 4 runs are done" in output
+    # the same command tries them once more, and them alone
+    monkeypatch.setattr(module, name, work)
+    main.run(words(tmp_path / "out"))
+    assert [entry.name for entry in order if isinstance(entry, Path)][2:] == RUNS[1:3]
+
+
+def test_where_nothing_is_done_no_page_is_named(stubs, tmp_path, monkeypatch, capsys):
+    def diverge(config, workdir, **_):
+        raise DivergedError("loss is nan at step 2")
+
+    monkeypatch.setattr(commands, "train", diverge)
+    with pytest.raises(InputError, match="4 of 4 runs diverged"):
+        main.run(words(tmp_path / "out"))
+    assert stubs[1] == []  # no page was written
+    output = capsys.readouterr().out
+    assert "0 of 4 runs are done" in output
+    assert "report.html" not in output
+
+
+def test_a_sweep_that_cannot_be_written_stops_all(stubs, tmp_path, monkeypatch):
+    """What is wrong with the folder or the request would come again with the next run."""
+
+    def refuse(model, loaded, resolutions, out, **_):
+        raise InputError(f"--out={out}: No space left on device; choose a writable folder")
+
+    monkeypatch.setattr(measure, "sweep", refuse)
+    with pytest.raises(InputError, match="No space left"):
+        main.run(words(tmp_path / "out"))
+    assert stubs[0] == [RUNS[0]]
+
+
 def test_a_page_that_fails_stops_no_training(stubs, tmp_path, monkeypatch, capsys):
     order, _ = stubs
 
@@ -424,6 +484,8 @@ def test_the_benchmark_that_trainings_are_verified_on(stubs, tmp_path, monkeypat
     first = "faces:identities=5,images=4"
     assert verified() == (first, first)
     assert verified("--config.run.benchmark=") == ("", None)
+    another = "faces:identities=4,images=4"
+    assert verified(f"--config.run.benchmark={another}") == (another, another)
     from crfr.data.benchmarks import Benchmark, load_benchmark
 
     faces = load_benchmark(first)
@@ -471,6 +533,7 @@ def test_protocols_are_read_where_they_are_and_drawn_elsewhere(tmp_path, capsys)
         ({"config": "configs/bt.py:quick"}, "reproduce needs a config of every method"),
         ({"config": "configs/papr.py"}, "did you mean 'configs/paper.py'"),
         ({"config": "configs/paper.py:quik"}, "unknown argument of paper.py 'quik'"),
+        ({"config.run.benchmark": "/no/lfw.bin"}, "--config.run.benchmark: /no/lfw.bin: no such"),
         ({"config.epoch": "3"}, 'Did you mean "epochs"'),
         ({"config.data": "faces"}, "--config.data: is for crfr train; give --data"),
         ({"config.seed": "3"}, "--config.seed: .*give --seeds"),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import jax
@@ -93,6 +94,26 @@ def test_embeddings_are_those_of_degraded_images_one_by_one(encoder, benchmark, 
     plain /= np.linalg.norm(plain, axis=1, keepdims=True)
     np.testing.assert_allclose(np.concatenate(found), plain, atol=2e-5)
     assert compiled._cache_size() == 1
+
+
+def test_a_batch_is_copied_once_on_the_host(benchmark):
+    """Copying is nearly all that the host does in a sweep."""
+    which, mesh = np.arange(20).repeat(20), sharding.make_mesh(1)
+    tracemalloc.start()
+    try:
+        parts = embed_work(
+            lambda images, r: np.zeros((len(images), 2), np.float32),
+            benchmark.images,
+            which,
+            np.full(len(which), 112),
+            mesh=mesh,
+            batch=len(which),
+        )
+        assert sum(len(found) for _, found in parts) == len(which)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * len(which) * benchmark.images[0].nbytes
 
 
 def test_bfloat16_is_of_the_products_alone(encoder, benchmark):

@@ -154,3 +154,27 @@ def test_a_step_has_nothing_from_the_host():
     # drawn from those of its own view: 112 px first, then one of the low ones
     which, *_ = torch_resnet.draw(training.choices, 200, 17, 0.4, 0.4, "cpu")
     assert [set(w.tolist()) for w in which] == [{4}, {0, 1, 2, 3}]
+
+
+class Largest(torch.utils._python_dispatch.TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that an operation makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and not out._is_view():
+            self.numbers = max(self.numbers, out.numel())
+        return out
+
+
+def test_views_make_nothing_larger_than_the_images():
+    """A product that is broadcast copies an image's matrix for every row of its pixels."""
+    images, _ = torch_resnet.random_batch(4, CLASSES, "cpu")
+    matrices = torch.tensor(view_bank((7, 112), 128))
+    draws = torch_resnet.draw([torch.tensor([1]), torch.tensor([0])], 4, 17, 0.4, 0.4, "cpu")
+    with Largest() as noted:
+        torch_resnet.make_views(images, *draws, matrices, torch.tensor(torch_resnet.LUMA))
+    assert noted.numbers == images.numel()

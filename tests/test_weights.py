@@ -318,6 +318,22 @@ def test_another_architecture(ir18, tmp_path):
     assert "looks like model.name=iresnet18" in text
 
 
+def test_another_architecture_is_named_before_settings_of_the_wrong_one(keras, ir18, tmp_path):
+    """With a network's defaults: the settings of another family would not make these fit."""
+    path = write_safetensors(tmp_path / "w.safetensors", ir18)
+    for name in ("resnet50", "resnet18", "tiny"):
+        with pytest.raises(InputError) as error:
+            load_backbone(path, resnet.build(name, width=WIDTH))
+        assert "weights of another network" in str(error.value)
+        assert "it looks like model.name=iresnet18" in str(error.value)
+        assert "--config.model.input_mean" not in str(error.value)
+    _, _, arrays = keras
+    less = {name: array for name, array in arrays.items() if "conv5" not in name[:5]}
+    less = {name: array for name, array in less.items() if not name.startswith(("res5", "bn5"))}
+    with pytest.raises(InputError, match=" missing "):
+        load_backbone(write_h5(tmp_path / "w.h5", less), resnet.build("resnet50", width=WIDTH))
+
+
 def test_another_width_and_embedding(ir18, tmp_path):
     path = write_safetensors(tmp_path / "w.safetensors", ir18)
     text = refusal(path, width=5)
@@ -336,6 +352,7 @@ def test_what_is_no_finite_float(ir18, tmp_path):
         "layer2.0.conv1.weight": (kernel, "layer2.0.conv1.weight holds NaN"),
         "fc.bias": (np.full(16, np.inf, np.float32), "fc.bias holds NaN or infinite"),
         "bn1.weight": (np.ones(4, np.int8), "bn1.weight is int8; give floats"),
+        "bn1.bias": (np.full(4, 1e300), "bn1.bias holds NaN or infinite values, in float32"),
         "bn1.running_var": (-np.ones(4, np.float32), "bn1.running_var has variances below 0"),
     }
     for name, (value, message) in cases.items():

@@ -4,8 +4,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh
 
 from crfr.bench.timing import in_a_row
+from crfr.errors import InputError
+from crfr.model.norm import AXIS
 
 # device_kind -> dense TFLOP/s of bfloat16 with float32 sums, of true float32 (None: it has none);
 # from the makers' data sheets
@@ -27,6 +31,19 @@ def peak_tflops(kind: str, dtype: str) -> float | None:
     """Dense TFLOP/s of one device by its data sheet, for products of a type; None: not known."""
     bfloat16, float32 = PEAKS.get(kind, (None, None))
     return {"bfloat16": bfloat16, "float32": float32}.get(dtype)
+
+
+def counting_mesh() -> Mesh:
+    """A mesh of one CPU, for what is lowered to have its FLOPs counted: for a GPU or a TPU JAX
+    counts none before it has compiled, and afterwards those of its own kernels.
+    """
+    try:
+        cpu = jax.devices("cpu")[:1]
+    except RuntimeError as error:
+        raise InputError(
+            "JAX_PLATFORMS leaves out the CPU, on which FLOPs are counted: add it, as in cuda,cpu"
+        ) from error
+    return Mesh(np.array(cpu), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def peak_bytes() -> int | None:

@@ -8,18 +8,21 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
+from jax.stages import Traced
 from jaxtyping import Array
 
 from crfr.bench import device
 from crfr.bench.parts import part_times, shares
 from crfr.bench.program import by_part, kernels, part
-from crfr.bench.timing import dispatched, in_a_row, milliseconds, publish, timed
+from crfr.bench.timing import dispatched, in_a_row, keep, milliseconds, publish, timed
 from crfr.bench.trace import profile
-from crfr.commands import compile_training
+from crfr.commands import compile_training, plan_training
 from crfr.errors import InputError
 from crfr.recipe import Config, check_config
 from crfr.train import sharding
+from crfr.train.step import jit_update
+from crfr.views.augment import view_bank
 from crfr.views.degrade import SIDE
 from crfr.views.methods import parse_method
 
@@ -64,6 +67,16 @@ def prepare_step(config: Config, classes: int, mesh: Mesh) -> Step:
     return Step(call, compiled, compile_seconds, state_bytes, images, constants)
 
 
+def trace_step(config: Config, classes: int, mesh: Mesh | AbstractMesh) -> Traced:
+    """The update, traced from shapes alone: the mesh may be of devices that are not there."""
+    _, state, settings, key = plan_training(config, classes, lambda _: 0.01, mesh)
+    matrices = view_bank(settings.method.resolutions, settings.augmentation.crop)
+    images = jax.ShapeDtypeStruct((config.batch, SIDE, SIDE, 3), np.uint8)
+    label = jax.ShapeDtypeStruct((config.batch,), np.int32)
+    constants = jax.eval_shape(lambda: (key, matrices))
+    return jit_update(state, settings).trace(state, images, label, *constants)
+
+
 def count_flops(config: Config, classes: int) -> float:
     """FLOPs of a step as it is written, by the compiler's count: those of all devices together,
     before the compiler leaves out or repeats any.
@@ -73,12 +86,8 @@ def count_flops(config: Config, classes: int) -> float:
     """
     config = copy.deepcopy(config)
     config.softmax.chunk = 0
-    _, shapes, update, constants = compile_training(
-        config, classes, lambda _: 0.0, sharding.make_mesh(1)
-    )
-    images = jax.ShapeDtypeStruct((config.batch, SIDE, SIDE, 3), np.uint8)
-    label = jax.ShapeDtypeStruct((config.batch,), np.int32)
-    return update.lower(shapes, images, label, *constants).cost_analysis()["flops"]
+    lowered: Any = trace_step(config, classes, device.counting_mesh()).lower()
+    return lowered.cost_analysis()["flops"]
 
 
 def count_program(step: Step) -> dict[str, Any]:
@@ -133,9 +142,9 @@ def bench_step(
         raise InputError(f"--devices={devices}: there are {jax.device_count()}")
     mesh = sharding.make_mesh(devices)
     method, kind = parse_method(config.method), jax.devices()[0].device_kind
-    step = prepare_step(config, classes, mesh)
+    flops, step = count_flops(config, classes), prepare_step(config, classes, mesh)
     row, alone = in_a_row(step.call, steps, repeats), timed(step.call, repeats)
-    flops, seconds = count_flops(config, classes), row[0]
+    seconds = row[0]
     peak = peak or device.peak_tflops(kind, config.model.dtype)
     used = device.peak_bytes()
     figures: dict[str, Any] = {
@@ -162,6 +171,9 @@ def bench_step(
         **count_program(step),
         "loss": round(float(step.call()["loss"]), 4),
     }
+    if profile_to is not None or parts or ceilings:  # of which some may fail, or take too long
+        keep("step", figures, out)
+        print(f"step_ms {figures['step_ms']}; the rest follows", flush=True)
     if profile_to is not None:
         found = kernels(step.compiled.as_text())
         figures |= profile(step.call, TRACED, found, profile_to)

@@ -69,7 +69,7 @@ def milliseconds(name: str, median_and_spread: tuple[float, float]) -> dict[str,
 
 
 def keep(bench: str, figures: dict[str, Any], out: Path | None) -> dict[str, Any]:
-    """The figures with what they were made with, also as JSON where asked."""
+    """The figures with what they were made with, as JSON where asked."""
     everything = {
         "bench": bench,
         **figures,
@@ -83,8 +83,9 @@ def keep(bench: str, figures: dict[str, Any], out: Path | None) -> dict[str, Any
 
 
 def publish(bench: str, figures: dict[str, Any], out: Path | None) -> dict[str, Any]:
-    """As `keep`, and print the figures."""
+    """`keep`, and the figures printed."""
+    everything = keep(bench, figures, out)
     for name, value in figures.items():
         if name != "rows":  # which are printed as they come
             print(f"{name:<28} {value}")
-    return keep(bench, figures, out)
+    return everything

@@ -25,6 +25,10 @@ PRECISIONS = ("float32", "bfloat16")  # of a network's products, where it is one
 Embed = Callable[[Array, Array], Any]
 
 
+class BrokenEmbeddingsError(InputError):
+    """Embeddings that are not finite, or zero: of this model, and no other's affair."""
+
+
 def compile_embed(
     network: ResNet, mesh: Mesh, *, variant: str | None = "bicubic", flip: bool = False
 ) -> Callable[[Any, Array, Array], Array]:
@@ -124,10 +128,12 @@ def embed_work(
         part = slice(start, min(start + batch, len(which)))
         real = part.stop - start
         size = batch if pad else -(-real // mesh.size) * mesh.size
-        pixels = np.zeros((size, *images.shape[1:]), images.dtype)
-        pixels[:real] = images[which[part]]
+        at = np.full(size, which[start])
+        at[:real] = which[part]
         sizes = np.full(size, resolutions[start], np.int32)
         sizes[:real] = resolutions[part]
+        # one copy: nearly all that the host does in a sweep
+        pixels = np.asarray(images[at])
         result = embed(_spread(pixels, place), _spread(sizes, place))
         if before is not None:
             yield finish(*before)
@@ -144,7 +150,9 @@ def _spread(values: np.ndarray, place: NamedSharding) -> Array:
 def check_embeddings(
     embeddings: Float32[np.ndarray, "m d"], which: Int[np.ndarray, " m"], resolution: int
 ) -> None:
-    """Raises InputError where embeddings of images at a resolution (px) are not finite, or zero."""
+    """Raises BrokenEmbeddingsError where embeddings of images at a resolution (px) are not finite,
+    or zero.
+    """
     broken = ~np.isfinite(embeddings).all(1)
     empty = ~broken & (
         np.linalg.norm(np.where(np.isfinite(embeddings), embeddings, 0), axis=1) == 0
@@ -152,7 +160,7 @@ def check_embeddings(
     for bad, what in ((broken, "not finite"), (empty, "zero")):
         if bad.any():
             named = ", ".join(map(str, which[bad][:5])) + (", ..." if bad.sum() > 5 else "")
-            raise InputError(
+            raise BrokenEmbeddingsError(
                 f"{bad.sum()} of {len(which)} embeddings at {resolution} px are {what} (of images "
                 f"{named} of the benchmark): the model has diverged or is fed wrongly; choose "
                 "another step, or check its preset"

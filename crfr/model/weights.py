@@ -82,10 +82,13 @@ def load_backbone(path: Path, network: ResNet) -> Pretrained:
     be read, a network with other settings than `weight_settings`, names and shapes of another
     architecture, and values that are no finite floats.
     """
-    _check_settings(path, network, _settings(path, network.block))
+    settings = _settings(path, network.block)
     arrays = _plain_names(read_arrays(path))
-    entries, absent = _entries(network, _family(path, network.block), arrays)
+    alike = network.clone(head=settings.get("head", network.head))
+    entries, absent = _entries(alike, _family(path, network.block), arrays)
+    # first: the settings of a family say nothing where the weights are another network's
     check_names(path, entries, arrays, ARCHITECTURES)
+    _check_settings(path, network, settings)
     notes = set()
     variables: Tree = {"params": {}, "batch_stats": {}}
     for entry in entries:
@@ -196,12 +199,14 @@ def _plain_names(arrays: Arrays) -> Arrays:
 
 
 def _floats(path: Path, name: str, value: np.ndarray, notes: set[str]) -> np.ndarray:
-    """In float64.  Raises InputError for what is no finite float."""
+    """In float64.  Raises InputError for what is no finite float, as a float32 either."""
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise InputError(f"{path}: {name} is {value.dtype}; give floats")
     if value.dtype.itemsize < 4:
         notes.add(f"half precision ({value.dtype}), up-cast to float32")
     wide = value.astype(np.float64)
-    if not np.isfinite(wide).all():
-        raise InputError(f"{path}: {name} holds NaN or infinite values; get the file again")
+    if not (np.abs(wide) <= np.finfo(np.float32).max).all():
+        raise InputError(
+            f"{path}: {name} holds NaN or infinite values, in float32; get the file again"
+        )
     return wide
