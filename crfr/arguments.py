@@ -3,6 +3,7 @@
 Everything that cannot be parsed is an InputError of one line, with the nearest known name.
 """
 
+import math
 import re
 import sys
 import traceback
@@ -48,9 +49,8 @@ def parse(
             f"{command}: unexpected argument {rest[len(positional)]!r}{wanted} --name=value"
         )
     if values.help:
-        line = " ".join(
-            [f"crfr {command}", *(["--flag=value ...", *positional] if positional else ())]
-        )
+        words = ["--flag=value ...", *positional] if positional else []
+        line = " ".join([f"crfr {command}", *words])
         print(f"{line}\n{values.get_help()}" + (f"\n{notes}" if notes else ""))
         sys.exit(0)
     if len(rest) < len(positional):
@@ -83,9 +83,9 @@ def process_flags(values: Flags) -> None:
 
 
 def joined(command: str, values: Flags) -> AbstractContextManager[None]:
-    """The other processes, for a `with` around a command; call it before JAX is asked for devices.
+    """Join the other processes, for a `with` around a command, before JAX is asked for devices.
 
-    Without --distributed there are none, and it does nothing.
+    Without --distributed it does nothing.
     """
     if not values.distributed:
         for name in ("coordinator", "processes", "process", "connect-timeout", "lost-after"):
@@ -104,6 +104,7 @@ def joined(command: str, values: Flags) -> AbstractContextManager[None]:
 
 
 def need(command: str, values: Flags, *names: str) -> None:
+    """InputError for the first of the flags that is not given, or empty."""
     for name in names:
         if values[name].value in (None, "", []):
             raise InputError(f"{command}: --{name} is missing; see crfr {command} --help")
@@ -121,15 +122,17 @@ def fractions(name: str, texts: list[str]) -> list[float]:
     found = []
     for text in texts:
         try:
-            found.append(float(text))
+            share = float(text)
         except ValueError:
-            found.append(-1.0)
-        if not 0 < found[-1] < 1:
+            share = math.nan
+        if not 0 < share < 1:
             raise InputError(f"--{name}: {text!r} is no share between 0 and 1, such as 1e-3")
+        found.append(share)
     return list(dict.fromkeys(found))
 
 
 def integers(name: str, texts: list[str]) -> list[int]:
+    """Whole numbers in the order given; InputError for anything else."""
     for text in texts:
         if not (text.strip().isascii() and text.strip().isdecimal()):
             raise InputError(f"--{name}: {text!r} is not a whole number; give them as 7,14,28")
@@ -235,8 +238,7 @@ def _place(error: BaseException, file: str) -> str | None:
         return f"{error.filename}:{error.lineno}: {error.msg}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if file and frame.filename == file:
-            what = f"{type(error).__name__}: {_one_line(error)}"
-            return f"{file}:{frame.lineno}: {what}"
+            return f"{file}:{frame.lineno}: {type(error).__name__}: {_one_line(error)}"
     return None
 
 
@@ -245,5 +247,4 @@ def _one_line(error: BaseException) -> str:
     while error.args and isinstance(error.args[0], BaseException):
         error = error.args[0]
     message = str(error.args[0] if error.args else error)
-    text = re.sub(r'Other fields present: ".*"\n', "", message, flags=re.S)
-    return one_line(text)
+    return one_line(re.sub(r'Other fields present: ".*"\n', "", message, flags=re.S))

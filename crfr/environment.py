@@ -79,18 +79,23 @@ def made_with() -> dict[str, object]:
 
 
 def keep_programs() -> None:
-    """Keep the programs that JAX compiles from now on in $CRFR_CACHE/programs (~/.cache/crfr), so
-    that a run that goes on, or a second one alike, does not wait for them again.
+    """Keep the programs that JAX compiles from now on in `cache_folder`/programs, so that a resumed
+    run, or another one like it, need not compile them again.
 
-    JAX's own JAX_COMPILATION_CACHE_DIR says another place.  Not on a CPU: its programs are made for
-    one processor's instructions, and a home folder may serve machines of several kinds.
+    JAX's own JAX_COMPILATION_CACHE_DIR takes precedence.  Nothing is kept on a CPU: its programs
+    are made for one processor's instructions, and a home folder may serve machines of several
+    kinds.
     """
     import jax
 
     if jax.config.jax_compilation_cache_dir or jax.default_backend() == "cpu":  # pyright: ignore[reportAttributeAccessIssue]
         return
-    cache = Path(os.environ.get("CRFR_CACHE") or "~/.cache/crfr").expanduser() / "programs"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))
+
+
+def cache_folder() -> Path:
+    """Where crfr keeps what it can make again: $CRFR_CACHE, or else ~/.cache/crfr."""
+    return Path(os.environ.get("CRFR_CACHE") or "~/.cache/crfr").expanduser()
 
 
 def now() -> str:
@@ -116,8 +121,9 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def locked(folder: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
-    """Keep other processes from a folder that is there; BusyError `busy` where one has it, or
-    wait until it has not.
+    """Hold a lock on an existing folder, for a `with`.
+
+    Where another process holds it: BusyError with the message `busy`, or with `wait` wait for it.
     """
     lock = os.open(folder, os.O_RDONLY)
     try:
@@ -132,6 +138,14 @@ def locked(folder: Path, busy: str, *, wait: bool = False) -> Iterator[None]:
         os.close(lock)
 
 
+def make_folder(folder: Path, place: str, remedy: str) -> None:
+    """Make a folder, and those above it; InputError `PLACE: why; REMEDY` where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{place}: {error.strerror}; {remedy}") from error
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that it is there whole or not at all."""
     data = content.encode() if isinstance(content, str) else content
@@ -141,7 +155,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which is there under its name when all is written, or not at all."""
+    """Open a file for writing that appears under its name only when it is complete.
+
+    InputError, naming the file, where it cannot be written.
+    """
     try:
         with _replacing(path) as file:
             yield file
@@ -167,11 +184,14 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, value: object) -> None:
+    """Write a JSON file, whole or not at all; ValueError for NaN and infinities."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_lines(path: Path) -> list[dict]:
-    """The JSON objects of a .jsonl file; a last line torn by a kill is left out."""
+    """The JSON objects of a .jsonl file, none where there is no file; a last line that a kill has
+    torn is left out.  InputError for a line that is not JSON.
+    """
     if not path.exists():
         return []
     rows = []
@@ -185,4 +205,5 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def write_lines(path: Path, rows: list[dict]) -> None:
+    """Write a .jsonl file, whole or not at all; ValueError for NaN and infinities."""
     write_atomically(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))

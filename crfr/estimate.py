@@ -118,10 +118,17 @@ def measure_embedding(config: Config, mesh: Mesh) -> Embedding:
 
 
 def measure_all(
-    runs: Sequence[Run], untrained: Sequence[Run], source: Source
-) -> tuple[dict[str, Kind], dict[str, Embedding]]:
-    """What is measured for `runs`, of which `untrained` are to be trained, by the keys of their
-    configs: once for each kind of training and each network.
+    runs: Sequence[Run],
+    untrained: Sequence[Run],
+    source: Source,
+    verified: int,
+    sweep: tuple[int, int],
+) -> tuple[dict[str, Kind], dict[str, Embedding], dict[Run, Work]]:
+    """(what is measured of each kind of training, of each network, by the keys of their configs;
+    what each of the `runs` still takes).
+
+    `untrained`: those of the runs that are to be trained.  `verified`: images of the benchmark that
+    they are verified on.  `sweep`: of `sweep_work`.
     """
     mesh = sharding.make_mesh()
     kinds, embeddings = {}, {}
@@ -136,7 +143,12 @@ def measure_all(
         if key not in embeddings:
             print("measuring embeddings", flush=True)
             embeddings[key] = measure_embedding(run.config, mesh)
-    return kinds, embeddings
+    works = {}
+    for run in runs:
+        kind = kinds[cost_key(run.config)] if run in untrained else None
+        embedding = embeddings[embedding_key(run.config)]
+        works[run] = work_of(run, kind, embedding, len(source), verified, sweep)
+    return kinds, embeddings, works
 
 
 def sweep_work(
@@ -155,10 +167,15 @@ def sweep_work(
 
 
 def work_of(
-    run: Run, kind: Kind | None, embedding: Embedding, images: int, verified: int, sweep: tuple
+    run: Run,
+    kind: Kind | None,
+    embedding: Embedding,
+    images: int,
+    verified: int,
+    sweep: tuple[int, int],
 ) -> Work:
     """What a run still takes: `kind` is None for one that is trained, `images` are the training
-    set's, `verified` those of the benchmark it is verified on, `sweep` is of `sweep_work`.
+    set's, `verified` and `sweep` as in `measure_all`.
     """
     config, (made, room) = run.config, sweep
     swept = made * embedding.image_seconds + embedding.compile_seconds

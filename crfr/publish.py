@@ -104,10 +104,7 @@ def card(model: str, sweeps: list[Path], out: Path) -> None:
         calibrated=_calibration(encoder) is not None,
     )
     text = make_card(subject, first, report.benchmarks)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out={out}: {error.strerror}; choose another place") from error
+    environment.make_folder(out.parent, f"--out={out}", "choose another place")
     environment.write_atomically(out, text)
     print(f"{out}: {text.count(FILL)} places are left for the owner to fill in")
 

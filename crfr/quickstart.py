@@ -16,6 +16,7 @@ RESOLUTIONS = [112, 56, 28, 14, 7]  # px, the paper's five
 
 
 def quick_config(method: str, epochs: float | None) -> Config:
+    """The quick recipe of a method; of other `epochs`, with a warm-up of a quarter at most."""
     config = recipe()
     config.method = method
     config = shrink(config)

@@ -16,9 +16,9 @@ import numpy as np
 
 from crfr import commands, environment, measure
 from crfr.data.benchmarks import load_benchmark, load_benchmarks, split_specs
-from crfr.data.records import open_source
+from crfr.data.records import Source, open_source
 from crfr.errors import BusyError, InputError, unknown
-from crfr.estimate import Work, cost_key, embedding_key, measure_all, sweep_work, table, work_of
+from crfr.estimate import Work, measure_all, sweep_work, table
 from crfr.evaluate import results
 from crfr.evaluate.embed import BrokenEmbeddingsError
 from crfr.planning import (
@@ -108,38 +108,22 @@ def reproduce(
     )
     works: dict[Run, Work] = {}
     if left:
-        kinds, embeddings = measure_all(left, [run for run in left if not trained(run)], source)
-        size = sweep_work(loaded, scenarios, resolutions, drawn)
-        for run in left:
-            kind = None if trained(run) else kinds[cost_key(run.config)]
-            embedding = embeddings[embedding_key(run.config)]
-            images = len(verified.images) if verified else 0
-            works[run] = work_of(run, kind, embedding, len(source), images, size)
-        mesh = sharding.make_mesh()
-        about_plan = {
-            "asked": {
-                "data": public(data),
-                "benchmarks": public(benchmarks),
-                "config": config,
-                "overrides": [public(word) for word in overrides],
-                "methods": names,
-                "seeds": list(seeds),
-                "resolutions": list(resolutions),
-                "scenarios": list(scenarios),
-                "protocols": str(protocols) if protocols else None,
-                "weights": public(weights) or None,
-            },
-            "images": len(source),
-            "classes": source.classes,
-            "benchmarks": about,
-            "devices": {"count": mesh.size, "kind": mesh.devices.flat[0].device_kind},
-            "trainings": [kind._asdict() for kind in kinds.values()],
-            "embeddings": [embedding._asdict() for embedding in embeddings.values()],
-            "left": [{"run": str(run), **work._asdict()} for run, work in works.items()],
-            "time": environment.now(),
-            **environment.made_with(),
+        asked = {
+            "data": public(data),
+            "benchmarks": public(benchmarks),
+            "config": config,
+            "overrides": [public(word) for word in overrides],
+            "methods": names,
+            "seeds": list(seeds),
+            "resolutions": list(resolutions),
+            "scenarios": list(scenarios),
+            "protocols": str(protocols) if protocols else None,
+            "weights": public(weights) or None,
         }
-        _show(about_plan, table(kinds, works), works, out)
+        untrained = [run for run in left if not trained(run)]
+        size = sweep_work(loaded, scenarios, resolutions, drawn)
+        images = len(verified.images) if verified else 0
+        works = _plan(left, untrained, source, images, size, asked, about, out)
     if plan:
         return
 
@@ -166,42 +150,18 @@ def reproduce(
             with environment.locked(out, "", wait=True):  # of processes that share it
                 write_report(sweeps, out / PAGE)
 
-    stale = False  # whether the page lacks something
-    diverged: list[Run] = []
-    began, counted = time.monotonic(), 0.0  # `counted`: what the plan gave to the runs since then
-    seconds = {run: work.training + work.sweep for run, work in works.items()}
-    for remedy in ("later again", "left to it: the same command again goes on"):
-        held = []
-        for place, run in enumerate(left):
-            if finished(run):
-                continue  # by another process
-            if stale:
-                try:
-                    write_page()
-                    stale = False
-                except Exception as error:  # it is made of files that stay: no reason to stop
-                    print(f"{out / PAGE}: not written now ({type(error).__name__}: {error})")
-            spent = time.monotonic() - began
-            pace = spent / counted if counted else 1.0
-            rest = pace * sum(seconds[later] for later in [*held, *left[place:]])
-            print(
-                f"\n[{runs.index(run) + 1}/{len(runs)}] {run}: about {duration(rest)} left of "
-                f"{duration(spent + rest)}",
-                flush=True,
-            )
-            try:
-                if not carry_out(run):
-                    print(f"{run}: another process works on it; {remedy}")
-                    held.append(run)
-                    continue
-            except (DivergedError, BrokenEmbeddingsError) as error:
-                print(f"{run}: {error}", flush=True)
-                diverged.append(run)
-                continue
-            counted, stale = counted + seconds[run], True
-        left = held
+    def page_is_written() -> bool:
+        """Write the page; False where that fails, which stops nothing: its sources are kept."""
+        try:
+            write_page()
+        except Exception as error:
+            print(f"{out / PAGE}: not written now ({type(error).__name__}: {error})")
+            return False
+        return True
+
+    held, diverged = _work_through(runs, left, works, finished, carry_out, page_is_written)
     write_page()
-    done = len(runs) - len(left) - len(diverged)
+    done = len(runs) - len(held) - len(diverged)
     shown = f"; open {(out / PAGE).resolve()}" if (out / PAGE).exists() else ""
     print(f"\n{done} of {len(runs)} runs are done{shown}", flush=True)
     if diverged:
@@ -211,18 +171,80 @@ def reproduce(
         )
 
 
-def _show(about: dict[str, Any], lines: str, works: dict[Run, Work], out: Path) -> None:
-    """Print the plan, and keep it in `out`."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out={out}: {error.strerror}; choose a writable folder") from error
+def _plan(
+    left: Sequence[Run],
+    untrained: Sequence[Run],
+    source: Source,
+    verified: int,
+    size: tuple[int, int],
+    asked: dict[str, Any],
+    benchmarks: dict[str, Any],
+    out: Path,
+) -> dict[Run, Work]:
+    """Measure what the runs `left` will take (`measure_all`), print it, and keep it in `out`."""
+    kinds, embeddings, works = measure_all(left, untrained, source, verified, size)
+    mesh = sharding.make_mesh()
+    kind = mesh.devices.flat[0].device_kind
+    about = {
+        "asked": asked,
+        "images": len(source),
+        "classes": source.classes,
+        "benchmarks": benchmarks,
+        "devices": {"count": mesh.size, "kind": kind},
+        "trainings": [kind._asdict() for kind in kinds.values()],
+        "embeddings": [embedding._asdict() for embedding in embeddings.values()],
+        "left": [{"run": str(run), **work._asdict()} for run, work in works.items()],
+        "time": environment.now(),
+        **environment.made_with(),
+    }
+    environment.make_folder(out, f"--out={out}", "choose a writable folder")
     environment.write_json(out / PLAN, about)
-    devices = about["devices"]
     free, room = shutil.disk_usage(out).free, sum(work.room for work in works.values())
+    short = ", which is too little" if room > free else ""
     print(
-        f"\n{about['images']:,} images of {about['classes']:,} identities, on {devices['count']} x "
-        f"{devices['kind']}\n{lines}\n\nup to {room / 1e9:.3g} GB of checkpoints and embeddings; "
-        f"{out} has {free / 1e9:.3g} GB free" + (", which is too little" if room > free else ""),
+        f"\n{len(source):,} images of {source.classes:,} identities, on {mesh.size} x {kind}\n"
+        f"{table(kinds, works)}\n\nup to {room / 1e9:.3g} GB of checkpoints and embeddings; {out} "
+        f"has {free / 1e9:.3g} GB free{short}",
         flush=True,
     )
+    return works
+
+
+def _work_through(
+    runs: list[Run],
+    left: list[Run],
+    works: dict[Run, Work],
+    finished: Callable[[Run], bool],
+    carry_out: Callable[[Run], bool],
+    page_is_written: Callable[[], bool],
+) -> tuple[list[Run], list[Run]]:
+    """Carry out the runs `left`; (those that another process kept, those that diverged)."""
+    stale = False  # whether the page lacks something
+    diverged: list[Run] = []
+    began, counted = time.monotonic(), 0.0  # `counted`: what the plan gave the runs done since
+    seconds = {run: work.training + work.sweep for run, work in works.items()}
+    for remedy in ("later again", "left to it: the same command again goes on"):
+        held = []
+        for place, run in enumerate(left):
+            if finished(run):
+                continue  # by another process
+            stale = stale and not page_is_written()
+            spent = time.monotonic() - began
+            pace = spent / counted if counted else 1.0
+            rest = pace * sum(seconds[later] for later in [*held, *left[place:]])
+            print(
+                f"\n[{runs.index(run) + 1}/{len(runs)}] {run}: about {duration(rest)} left of "
+                f"{duration(spent + rest)}",
+                flush=True,
+            )
+            try:
+                if carry_out(run):
+                    counted, stale = counted + seconds[run], True
+                else:
+                    print(f"{run}: another process works on it; {remedy}")
+                    held.append(run)
+            except (DivergedError, BrokenEmbeddingsError) as error:
+                print(f"{run}: {error}", flush=True)
+                diverged.append(run)
+        left = held
+    return left, diverged

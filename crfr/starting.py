@@ -66,7 +66,7 @@ def is_file(spec: str) -> bool:
 
 
 def find_weights(spec: str, network: ResNet, *, bn_frozen: bool = False) -> tuple[Any, list[str]]:
-    """(the weights of `spec` for a network, the parts that they have not); InputError as above."""
+    """(weights of `spec` for a network, the parts that they lack); InputError as `start_from`."""
     if not is_file(spec):
         return _of_run(spec, network), []
     found = load_backbone(Path(spec), network)

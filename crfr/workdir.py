@@ -88,11 +88,11 @@ def latest_step(workdir: Path) -> int:
 
 
 def check_same_config(workdir: Path, config: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Refuse a config that is not the run's, but for keys under `run` other than the place of its
-    checkpoints.
+    """Refuse a config that differs from the run's.  Keys under `run` may, except `run.checkpoints`;
+    before the first checkpoint all may.
 
-    `config` is nested, of JSON values, and so are the `defaults` of keys that the run's crfr did
-    not have.  A run that has no checkpoint yet may have any.
+    `config` and `defaults` are nested dicts of JSON values; `defaults` stand in for keys that the
+    crfr which began the run did not have.
     """
     if not latest_step(workdir):
         return

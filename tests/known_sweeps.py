@@ -44,11 +44,10 @@ def write_known(
     equal: dict[int, float] | None = None,
     apart: dict[int, tuple[float, float]] | None = None,
     config: dict | None = None,
-    benchmark: str = "lfw",
     **about,
 ) -> Path:
-    """A sweep of a training.  `wrong` is the share by resolution in CR and, but for `equal`, in ER;
-    `apart` has other (near, far)."""
+    """A sweep of a training on LFW.  `wrong` is the share by resolution in CR and, but for `equal`,
+    in ER; `apart` has other (near, far)."""
     path = root / f"{method}-seed-{seed}"
     training = {
         "config": config or config_of(method, seed),
@@ -57,7 +56,7 @@ def write_known(
     }
     options = {"changes": {"model": f"runs/{path.name}"}, "training": training} | about
     few = {"resolutions": (112,), "pairs": PAIRS, "samples": False, "side": False}
-    write_sweep(path, method, benchmarks=(benchmark,), **few, **options)
+    write_sweep(path, method, benchmarks=("lfw",), **few, **options)
     template = json.loads((path / "rows.jsonl").read_text().splitlines()[0])
     rows, arrays = [], {"same": SAME, "resolutions": np.array(sorted(wrong, reverse=True))}
     for r in sorted(wrong, reverse=True):
@@ -72,5 +71,5 @@ def write_known(
     write_lines(path / "rows.jsonl", rows)
     write_lines(path / "metrics.jsonl", make_metrics(method, steps=160, every=10))
     (path / "pairs").mkdir()
-    np.savez(path / "pairs" / f"{benchmark}.npz", **arrays)
+    np.savez(path / "pairs" / "lfw.npz", **arrays)
     return path

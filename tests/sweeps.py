@@ -301,7 +301,7 @@ def write_about(path, method, benchmarks, pairs, common, foreign, about) -> None
     (path / "sweep.json").write_text(json.dumps(content | about))
 
 
-def write_matrix(path, method, benchmark, resolutions, modes, easier=0.0) -> None:
+def write_matrix(path, method, benchmark, resolutions, modes, easier) -> None:
     """A matrix of smooth figures; not that of the distances."""
     falling = sorted(resolutions, reverse=True)
     pairwise = [[min(a, b) * (max(a, b) / min(a, b)) ** -0.1 for b in falling] for a in falling]
@@ -326,8 +326,9 @@ def write_matrix(path, method, benchmark, resolutions, modes, easier=0.0) -> Non
         np.savez(file, resolutions=np.array(falling), **arrays)
 
 
-def write_analysis(path: Path, benchmarks=("lfw",), resolutions=(7, 14, 28, 56), **changes) -> Path:
+def write_analysis(path: Path, benchmarks=("lfw",), **changes) -> Path:
     """A directory of `crfr dataset`."""
+    resolutions = (7, 14, 28, 56)
     content = {
         "schema": 1,
         "degradation": "bicubic",

@@ -458,15 +458,15 @@ def test_the_sweep_is_timed_without_its_compilation(one_device, monkeypatch):
             compiled.append(name)
 
     monitoring.register_event_duration_secs_listener(listen)
-    timed = sweep.timed
+    seconds_of = sweep.seconds_of
 
     def watched(call):
         before = len(compiled)
-        seconds = timed(call)
+        seconds = seconds_of(call)
         during.append(len(compiled) - before)
         return seconds
 
-    monkeypatch.setattr(sweep, "timed", watched)
+    monkeypatch.setattr(sweep, "seconds_of", watched)
     try:
         figures = sweep.end_to_end(
             "faces:identities=5,images=4", "tiny", "float32", [14, 7], 256, scripts=True

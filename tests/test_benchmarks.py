@@ -117,10 +117,10 @@ def test_distinct_images_that_look_alike_stay_apart(tmp_path):
 
 
 class Call:
-    """Pickles to a call of `function`; `state` to what is set on the result."""
+    """Pickles to a call of `function`."""
 
-    def __init__(self, function, *arguments, state=None):
-        self.call = (function, arguments) if state is None else (function, arguments, state)
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
 
     def __reduce__(self):
         return self.call

@@ -331,11 +331,11 @@ def test_an_exception_anywhere_leaves_whole_shards_to_go_on_with(tmp_path, forma
     monkeypatch.setattr(conversion, "PROBES", 1)
     with monkeypatch.context() as patch:
 
-        def read(source, index, size):
+        def read(source, index):
             if read.count == at:
                 raise Interrupted
             read.count += 1
-            return read_example(source, index, size)
+            return read_example(source, index)
 
         read.count = 0
         patch.setattr(workers, "read_example", read)

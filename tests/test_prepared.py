@@ -60,9 +60,9 @@ def write(path: Path, records: list[bytes]) -> Path:
     return path
 
 
-def write_shards(folder: Path, records: list[bytes], shards: int = 3, name="a.array_record"):
+def write_shards(folder: Path, records: list[bytes], shards: int = 3):
     for shard in range(shards):
-        write(folder / f"{name}-{shard:05d}-of-{shards:05d}", records[shard::shards])
+        write(folder / f"a.array_record-{shard:05d}-of-{shards:05d}", records[shard::shards])
     return folder
 
 

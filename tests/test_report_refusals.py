@@ -23,14 +23,6 @@ def change_line(path: Path, number: int, **changes) -> None:
     write_lines(path, records)
 
 
-def change_rows(path: Path, **changes) -> None:
-    rows = [json.loads(line) | changes for line in (path / "rows.jsonl").read_text().splitlines()]
-    write_lines(path / "rows.jsonl", rows)
-    about = json.loads((path / "sweep.json").read_text())
-    known = {k: v for k, v in changes.items() if k in about}
-    (path / "sweep.json").write_text(json.dumps(about | known))
-
-
 @pytest.fixture(scope="module")
 def template(tmp_path_factory) -> Path:
     return write_sweep(tmp_path_factory.mktemp("template") / "a", matrix=True, **SMALL)

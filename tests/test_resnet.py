@@ -8,21 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy.lib.stride_tricks import sliding_window_view
+from readings import convolve, relu, windows
 
 from crfr.errors import InputError
 from crfr.model import resnet
 
 
-def windows(x, size, stride, fill):
-    pad = size // 2
-    x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=fill)
-    return sliding_window_view(x, (size, size), (1, 2))[:, ::stride, ::stride]
-
-
 def conv(x, kernel, stride):
-    patches = windows(x, kernel.shape[0], stride, 0)
-    return np.tensordot(patches, kernel, ((4, 5, 3), (0, 1, 2)))
+    return convolve(x, kernel, stride, len(kernel) // 2)
 
 
 def norm(x, params, stats, epsilon):
@@ -32,10 +25,9 @@ def norm(x, params, stats, epsilon):
 
 def numpy_resnet(params, stats, images, stages, bottleneck, version, head, epsilon):
     """Residual network as He et al. define it (v1) and as torchvision builds it (v1.5)."""
-    relu = lambda x: np.maximum(x, 0)  # noqa: E731
     x = conv((images - 127.5) / 127.5, params["conv_stem"]["kernel"], 2)
     x = relu(norm(x, params["norm_stem"], stats["norm_stem"], epsilon))
-    x = windows(x, 3, 2, -np.inf).max((-2, -1))
+    x = windows(x, 3, 2, 1, -np.inf).max((-2, -1))
     for stage, blocks in enumerate(stages):
         for block in range(blocks):
             name = f"stage{stage}_block{block}"

@@ -35,13 +35,14 @@ def apart(*degrees):
     return 1 - np.cos(np.deg2rad(degrees))
 
 
-def random_embeddings(resolutions, images=40, width=16, seed=0):
-    rng = np.random.default_rng(seed)
+def random_embeddings(resolutions):
+    """(embeddings of 40 images at each resolution, 60 pairs of them)"""
+    rng = np.random.default_rng(0)
     found = {}
     for resolution in resolutions:
-        values = rng.standard_normal((images, width)).astype(np.float32)
+        values = rng.standard_normal((40, 16)).astype(np.float32)
         found[resolution] = values / np.linalg.norm(values, axis=1, keepdims=True)
-    return found, rng.integers(0, images, (60, 2)).astype(np.int32)
+    return found, rng.integers(0, 40, (60, 2)).astype(np.int32)
 
 
 def test_scenarios_by_hand():

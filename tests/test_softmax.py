@@ -40,12 +40,12 @@ def settings(name, gradient):
     return {"name": name, "scale": 16.0, "margin": 0.3, "gradient": gradient}
 
 
-def problem(branches, rows=ROWS, classes=CLASSES):
+def problem(branches, rows=ROWS):
     """Embeddings, centres and labels; embeddings lean to their class, so that some are right."""
     rng = np.random.default_rng(branches)
-    centres = np.where(np.arange(rows)[:, None] < classes, rng.normal(size=(rows, WIDTH)), 0)
-    label = rng.integers(0, classes, BATCH).astype(np.int32)
-    label[:3] = label[3], classes - 1, 0  # one class twice, the last one, the first
+    centres = np.where(np.arange(rows)[:, None] < CLASSES, rng.normal(size=(rows, WIDTH)), 0)
+    label = rng.integers(0, CLASSES, BATCH).astype(np.int32)
+    label[:3] = label[3], CLASSES - 1, 0  # one class twice, the last one, the first
     embeddings = centres[label] + rng.normal(size=(branches, BATCH, WIDTH))
     return embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True), centres, label
 

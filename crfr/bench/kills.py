@@ -132,14 +132,14 @@ def bench_kills(kills: int, what: Sequence[str], out: Path, seed: int, *, epochs
             del open_runs[name]
             ended(name, folder)
             return
-        shown = output_steps(folder.with_suffix(".log")) if name == "train" else None
+        reached = last_step(folder.with_suffix(".log")) if name == "train" else None
         record = {
             "what": name,
             "run": folder.name,
             "phase": work.phase(folder),
             "seconds_of_work": round(worked, 3),
             "before": before,
-            "reached": shown,
+            "reached": reached,
             "saved": work.progress(folder),
         }
         open_runs[name] = folder, record, work.files(folder)
@@ -173,7 +173,7 @@ def bench_kills(kills: int, what: Sequence[str], out: Path, seed: int, *, epochs
     print(f"{out / 'kills.json'}: nothing was lost, all ended as undisturbed")
 
 
-def output_steps(output: Path) -> int:
+def last_step(output: Path) -> int:
     """The last step that a training's output names."""
     lines = output.read_text(errors="replace").splitlines()
     return max((int(x.split()[1].split("/")[0]) for x in lines if x.startswith("step ")), default=0)

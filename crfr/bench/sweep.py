@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crfr import environment
 from crfr.bench import peers
+from crfr.bench.timing import keep
 from crfr.data.benchmarks import Benchmark, load_benchmark
 from crfr.errors import unknown
 from crfr.evaluate import store
@@ -37,10 +37,11 @@ from crfr.train import sharding
 from crfr.views.degrade import check_resolutions
 
 
-def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+def seconds_of(call: Callable[[], Any]) -> float:
+    """Of a call whose result is on the host when it returns."""
     started = time.perf_counter()
-    result = call()
-    return time.perf_counter() - started, result
+    call()
+    return time.perf_counter() - started
 
 
 def made_up(
@@ -84,7 +85,7 @@ def after_embedding(
     times: dict[str, list[float]] = {}
 
     def take(name: str, call: Callable[[], Any]) -> None:
-        times.setdefault(name, []).append(timed(call)[0])
+        times.setdefault(name, []).append(seconds_of(call))
 
     with tempfile.TemporaryDirectory() as folder:
         benchmark, kept = made_up(Path(folder) / "kept", images, pairs, width, resolutions)
@@ -173,10 +174,10 @@ def end_to_end(
     def ours(swept: list[int]) -> float:
         with tempfile.TemporaryDirectory() as folder:
             out, settings = Path(folder), {"mesh": mesh, "batch": batch, "embed": embed}
-            return timed(lambda: sweep(encoder, [benchmark], swept, out, **settings))[0]
+            return seconds_of(lambda: sweep(encoder, [benchmark], swept, out, **settings))
 
     ours(resolutions[:1])  # compiles all that is needed
-    seconds, embedded = ours(resolutions), timed(embedding)[0]
+    seconds, embedded = ours(resolutions), seconds_of(embedding)
     print(f"end to end: {seconds:.1f} s; embedding alone {embedded:.1f} s")
     figures = {
         "end_to_end_encoder": f"{model}, {precision}",
@@ -189,7 +190,7 @@ def end_to_end(
         "end_to_end_embedding_seconds": round(embedded, 2),
     }
     if scripts:
-        spent = timed(theirs)[0]
+        spent = seconds_of(theirs)
         print(f"the scripts' way {spent:.1f} s: {spent / seconds:.1f} times")
         figures["end_to_end_scripts_seconds"] = round(spent, 2)
         figures["end_to_end_ratio"] = round(spent / seconds, 2)
@@ -219,17 +220,10 @@ def bench_sweep(
     if precision not in PRECISIONS:
         raise unknown("--precision", precision, PRECISIONS)
     resolutions = sorted({*resolutions, FULL}, reverse=True)
-    figures: dict[str, Any] = {"bench": "sweep", "images": images, "pairs": pairs}
+    figures: dict[str, Any] = {"images": images, "pairs": pairs}
     figures |= {"embedding": width, "resolutions": resolutions}
     figures |= after_embedding(images, pairs, width, resolutions, matrix, repeats)
     if benchmark:
         figures |= end_to_end(benchmark, network, precision, swept, batch, scripts)
-    figures |= {
-        "devices": {"count": jax.device_count(), "kind": jax.devices()[0].device_kind},
-        "cores": environment.cores(),
-        "time": environment.now(),
-        **environment.made_with(),
-    }
-    if out is not None:
-        environment.write_json(out, figures)
-    return figures
+    figures["devices"] = {"count": jax.device_count(), "kind": jax.devices()[0].device_kind}
+    return keep("sweep", figures, out)

@@ -60,6 +60,7 @@ def _kept(text: str, before: Stamps, after: Stamps) -> int:
 
 
 def training(data: Path, epochs: int) -> Work:
+    """A training of the tiny network, which saves every four steps."""
     settings = {
         "data": data,
         "batch": 16,
@@ -87,7 +88,8 @@ def training(data: Path, epochs: int) -> Work:
 
     def result(folder: Path) -> Any:
         step, state = _load_state(folder)
-        rows = [{n: v for n, v in row.items() if n not in TIMES} for row in _metrics(folder)]
+        lines = read_lines(folder / "metrics.jsonl")
+        rows = [{n: v for n, v in line.items() if n not in TIMES} for line in lines]
         return step, fingerprint(state), rows
 
     return Work(
@@ -113,11 +115,9 @@ def _load_state(workdir: Path) -> tuple[int, State]:
         return step, checkpoints.restore(step, shapes, place, classes)
 
 
-def _metrics(folder: Path) -> list[dict[str, Any]]:
-    return read_lines(folder / "metrics.jsonl")
-
-
 def converting(data: str) -> Work:
+    """A conversion into raw shards of four images."""
+
     def files(folder: Path) -> Stamps:
         """Of a shard whose sidecar says that it is done, or of all where the manifest does."""
         done = (folder / "manifest.json").exists()
@@ -149,6 +149,7 @@ def converting(data: str) -> Work:
 
 
 def sweeping(model: Path) -> Work:
+    """A sweep of a trained model at all resolutions."""
     # a batch is all images at one resolution, so that a file is whole when it is written
     words = ["--benchmark=faces:identities=4,images=4", "--resolutions=all", "--batch=16"]
 

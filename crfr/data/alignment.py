@@ -1,11 +1,11 @@
 """Whether faces are aligned as InsightFace aligns them, judged by their mean.
 
 The mean of aligned faces has dark eyes and a dark mouth on lighter skin, at the five points of the
-template.  A pattern of dark blobs is correlated with the mean face inside an ellipse around
-the template: where it belongs (`fit`), and moved, turned and scaled (`best`).  Aligned sets have
-a `fit` of LEAST_FIT or more, and no other place fits much better: fit / best is LEAST_SHARE or
-more.  Measured fit, and fit / best, of 2,000 images of pins90, 2,000 of LFW and 400 procedural
-faces, as they are and spoilt on purpose:
+template.  A pattern of dark blobs is correlated with the mean face inside an ellipse around the
+template: where it belongs (`fit`), and moved, turned and scaled (`best`).  Aligned sets have a
+`fit` of LEAST_FIT or more, and no other place fits much better: fit / best is LEAST_SHARE or more.
+Measured fit, and fit / best, of 2,000 images of pins90, 2,000 of LFW and 400 procedural faces, as
+they are and spoilt on purpose:
 
                              pins90        LFW           procedural
     as they are              0.81  0.98    0.77  0.97    0.67  0.97
@@ -26,7 +26,7 @@ fits of 0.43 to 0.75, of 30 and 60 of them 0.56 to 0.67, once 0.50 (30 people, f
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -82,7 +82,7 @@ def judge(mean_face: np.ndarray) -> Alignment:
             if (value := float(values[down, right])) > found.best:
                 shift = (int(right) - REACH, int(down) - REACH)
                 found = Alignment(0, value, shift, scale, angle)
-    return Alignment(fit, found.best, found.shift, found.scale, found.angle)
+    return replace(found, fit=fit)
 
 
 class _Pose(NamedTuple):

@@ -6,9 +6,10 @@ the same global batches, and a run resumes at any step with no state.
 
 Grain counts the batches and runs the threads; a thread draws the indices of a whole batch and reads
 it.  (Grain's own shuffle() and batch() yield the same indices one by one and keep the interpreter's
-lock meanwhile, for a tenth of the time that a JPEG takes.)  Threads serve, for file reads, libjpeg
-and copies work without the lock: `crfr bench input` measures them against processes.  Memory: 37.6
-kB an image, times batch, times the `2 * threads + 1` batches that are read ahead or being read.
+lock meanwhile, for a tenth of the time that a JPEG takes.)  Threads suffice, because file reads,
+libjpeg and copies run without the lock: `crfr bench input` measures them against processes.
+Memory: 37.6 kB an image, times batch, times the `2 * threads + 1` batches that are read ahead or
+being read.
 """
 
 import hashlib
@@ -83,6 +84,7 @@ def train_batches(
       batch: the size of the global batch; every process yields batch / processes examples a step.
       seed: of the shuffling; every epoch has a permutation of its own, over the whole source.
       start: finished steps to pass over, at no cost.
+      process, processes: which of how many this is.
       threads: readers of whole batches ahead, in this process.
       workers: processes that read instead, each with `threads` threads; 0 is none.
       skip_unreadable: images that may fail to be read (a worker counts its own); the next one that
@@ -93,8 +95,7 @@ def train_batches(
 
     Raises:
       InputError: the batch does not divide by the processes, or the source holds fewer images than
-      a batch;
-        while reading, an image that does not decode or has the wrong size.
+        a batch; while reading, an image that does not decode or has the wrong size.
     """
     if batch % processes:
         raise InputError(f"batch {batch} does not divide by {processes} processes: give a multiple")

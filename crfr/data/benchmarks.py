@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int32, UInt8
 from tqdm import tqdm
 
 from crfr.data import faces
-from crfr.data.images import SIZE, decode_faces
+from crfr.data.images import decode_faces
 from crfr.data.pairs import (
     MIN_PAIRS,
     Settings,
@@ -129,7 +129,7 @@ def _load_faces(spec: str) -> Benchmark:
         )
     source = faces.Faces(split="eval", **settings)
     progress = tqdm(range(len(source)), desc=f"drawing {spec}", unit=" images", disable=None)
-    images = np.stack([read_example(source, index, SIZE)["image"] for index in progress])
+    images = np.stack([read_example(source, index)["image"] for index in progress])
     return Benchmark(spec, images, pairs, same)
 
 

@@ -91,22 +91,19 @@ def appearance(source: Source, rows: np.ndarray) -> list[Finding]:
         _of_images(source, "swapped_colours", severity, bluer, text, indices),
         Finding("brightness", "info", len(rows), levels),
     ]
-    grey = rows["colour"] == 0
+    mean, deviation, grey = rows["mean"], rows["deviation"], rows["colour"] == 0
+    bluish = (rows["colour"] >= COLOURED) & (rows["redness"] < BLUISH)
+    lit = f"images with (R - B) / (R + B) < {BLUISH:g} in the face: lit so, or BGR"
+    flat = f"images of a standard deviation below {FLAT:g} grey levels"
+    # (name, which images, by what the first ones are chosen, text)
     checks = [
-        ("bluish_images", (rows["colour"] >= COLOURED) & (rows["redness"] < BLUISH), "redness"),
-        ("grey_images", grey, "index"),
-        ("dark_images", rows["mean"] < DARK, "mean"),
-        ("bright_images", rows["mean"] > BRIGHT, "mean"),
-        ("flat_images", rows["deviation"] < FLAT, "deviation"),
+        ("bluish_images", bluish, "redness", lit),
+        ("grey_images", grey, "index", "images with R = G = B"),
+        ("dark_images", mean < DARK, "mean", f"images of a mean below {DARK:g} grey levels"),
+        ("bright_images", mean > BRIGHT, "mean", f"images of a mean above {BRIGHT:g} grey levels"),
+        ("flat_images", deviation < FLAT, "deviation", flat),
     ]
-    texts = {
-        "bluish_images": f"images with (R - B) / (R + B) < {BLUISH:g} in the face: lit so, or BGR",
-        "grey_images": "images with R = G = B",
-        "dark_images": f"images of a mean below {DARK:g} grey levels",
-        "bright_images": f"images of a mean above {BRIGHT:g} grey levels",
-        "flat_images": f"images of a standard deviation below {FLAT:g} grey levels",
-    }
-    for name, mask, key in checks:
+    for name, mask, key, text in checks:
         if swapped and name == "bluish_images":
             continue
         hits = rows[mask]
@@ -115,7 +112,7 @@ def appearance(source: Source, rows: np.ndarray) -> list[Finding]:
         often = len(hits) > (0.2 if name == "grey_images" else MANY) * len(rows)
         severity = "warning" if often else "info" if len(hits) else "ok"
         indices = hits["index"][:SHOWN].tolist()
-        found.append(_of_images(source, name, severity, len(hits), texts[name], indices))
+        found.append(_of_images(source, name, severity, len(hits), text, indices))
     return found
 
 
@@ -151,6 +148,7 @@ def copies(source: Source, rows: np.ndarray) -> list[Finding]:
 
 
 def alignment(judged: Alignment, images: int, identities: int) -> Finding:
+    """Whether the mean face of so many images and identities lies on the template."""
     if images < FEWEST:
         text = f"not judged: {images} images, and a mean face takes {FEWEST}"
         return Finding("alignment", "info", images, text)
@@ -170,6 +168,7 @@ def alignment(judged: Alignment, images: int, identities: int) -> Finding:
 
 
 def overlap(duplicates: list[Duplicate]) -> Finding:
+    """Images that are a benchmark's, the most alike first."""
     worst = sorted(duplicates, key=lambda d: (-d.similarity, d.index))
     indices = list(dict.fromkeys(d.index for d in worst))
     examples = [

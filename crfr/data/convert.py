@@ -31,6 +31,7 @@ from crfr.data.duplicates import (
     read_duplicates,
     write_duplicates,
 )
+from crfr.data.images import SIZE
 from crfr.data.records import Source, Unreadable
 from crfr.data.selection import check_names, select
 from crfr.data.shards import (
@@ -42,7 +43,7 @@ from crfr.data.shards import (
     folder_format,
     read_manifest,
 )
-from crfr.data.workers import SIZE, Shards, read_json
+from crfr.data.workers import Shards, read_json
 from crfr.data.writers import import_tfds, write_dataset
 from crfr.errors import InputError, unknown
 from crfr.urls import public

@@ -87,7 +87,7 @@ def examine(
     """
     if sample is not None and sample < 1:
         raise InputError(f"sample={sample}: give the number of images to examine, 1 or more")
-    _make(out)
+    environment.make_folder(out, str(out), "name a folder for the findings")
     total = len(source)
     rng = np.random.default_rng(0)
     partial = sample is not None and sample < total
@@ -154,18 +154,11 @@ def examine(
 
 def report_unusable(spec: str, out: Path, error: InputError) -> None:
     """Print and write the one finding of a set that cannot be examined."""
-    _make(out)
+    environment.make_folder(out, str(out), "name a folder for the findings")
     finding = Finding("unusable", "error", 1, str(error))
     findings = Findings(public(spec), 0, [finding], [])
     _write_record(out, findings)
     print(findings.table())
-
-
-def _make(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: {error.strerror}; name a folder for the findings") from error
 
 
 def _look(source: Source, index: int) -> tuple[tuple, UInt8[np.ndarray, "h w c"]]:

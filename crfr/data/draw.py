@@ -3,8 +3,8 @@
 Everything is placed in face coordinates: px of an aligned 112 x 112 crop, x to the right and y down
 from the middle of the face, so that an unmoved face has its eyes at (-18, -20) and (18, -20), the
 tip of its nose at (0, 0) and the corners of its mouth at (-14.5, 20) and (14.5, 20).  A shape is a
-signed distance (px, negative inside) and its coverage a ramp of it.  Each feature is painted
-in its own patch of the sheet, which is most of what makes a face quick to paint.
+signed distance (px, negative inside) and its coverage a ramp of it.  Each feature is painted in
+its own patch of the sheet, which is most of what makes a face quick to paint.
 
 The sheet is float32 [6 h w]: red, green, blue (0..255), relief (px towards the viewer), x, y.
 """

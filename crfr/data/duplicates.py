@@ -32,7 +32,6 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from tqdm import tqdm
 
-from crfr.data.alignment import SIZE
 from crfr.data.benchmarks import Benchmark
 from crfr.data.likeness import correlation, project, thumbnails, whitening
 from crfr.data.records import Source, read_example
@@ -116,7 +115,7 @@ def find_duplicates(
     found: list[Duplicate] = []
 
     def read(index: int) -> np.ndarray:
-        return read_example(source, index, SIZE)["image"]
+        return read_example(source, index)["image"]
 
     scanned = scan(range(len(source)), read, threads, "finding duplicates")
     while block := list(islice(scanned, BLOCK)):

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from crfr.data.recordio import DAMAGED
-from crfr.errors import InputError
+from crfr.errors import InputError, one_line
 
 SIZE = 112  # px, the side of every face
 # An image's header may claim 65,500 px a side, 13 GB once decoded.
@@ -71,21 +71,19 @@ def decode(image: bytes | np.ndarray, where: str) -> UInt8[np.ndarray, "h w 3"]:
     except UNDECODABLE as error:
         raise InputError(
             f"{where}: {len(image)} bytes that do not decode as a JPEG, PNG, BMP or WebP image "
-            f"({' '.join(str(error).split())}); {DAMAGED}"
+            f"({one_line(error)}); {DAMAGED}"
         ) from error
     raise InputError(f"{where}: {width}x{height} px is too large; {DAMAGED}")
 
 
-def decode_sized(
-    image: bytes | np.ndarray, where: str, size: int
-) -> UInt8[np.ndarray, "size size 3"]:
-    """As `decode`; InputError for an image of another size too."""
+def decode_sized(image: bytes | np.ndarray, where: str) -> UInt8[np.ndarray, "112 112 3"]:
+    """As `decode`; InputError for an image of another size than 112 px too."""
     decoded = decode(image, where)
-    if decoded.shape != (size, size, 3):
+    if decoded.shape != (SIZE, SIZE, 3):
         height, width = decoded.shape[:2]
         raise InputError(
-            f"{where}: the image is {width}x{height} px (width x height), not {size}x{size}; "
-            f"align the faces and crop them to {size} px before packing"
+            f"{where}: the image is {width}x{height} px (width x height), not {SIZE}x{SIZE}; "
+            f"align the faces and crop them to {SIZE} px before packing"
         )
     return decoded
 

@@ -41,7 +41,7 @@ def thumbnails(images: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k
 def whitening(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(mean [k], matrix [k k]) that take out what all faces share; half of a whitening.
 
-    Too few images say nothing of faces; they are compared as they are.
+    Zeros and the identity for images too few to tell: they are compared as they are.
     """
     if len(thumbs) < 2 * _CELLS**2:
         return np.zeros(_CELLS**2, np.float32), np.eye(_CELLS**2, dtype=np.float32)
@@ -51,6 +51,7 @@ def whitening(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def project(thumbs: np.ndarray, mean: np.ndarray, whiten: np.ndarray) -> np.ndarray:
+    """Thumbnails [n k], whitened and of norm 1, so that a dot product says how alike two are."""
     there = np.any(thumbs, axis=1, keepdims=True)  # a flat image resembles nothing
     return _unit((thumbs - mean) @ whiten, 1e-6) * there
 

@@ -208,7 +208,7 @@ def number_records(spec: str, source: Source) -> dict[str, int]:
         for name, count in collections.Counter(names).items()
         for number in range(1, count + 1)
     ]
-    stems.sort(key=lambda stem: _key_hash(stem))
+    stems.sort(key=_key_hash)
     if [stem.partition("/")[0] for stem in stems] != names:
         raise InputError(
             f"{spec}: its records are not in the order of TFDS's lfw (all of its split train), so "

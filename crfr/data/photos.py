@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from crfr.data.images import UNDECODABLE
-from crfr.errors import InputError
+from crfr.errors import InputError, one_line
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
 ENDINGS = (b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".gif")
@@ -32,8 +32,9 @@ KNOWN = "a JPEG, PNG, BMP, WebP or GIF image"
 AGAIN = "it is damaged or something else: convert it, or copy it again"
 ORIENTATION = 0x0112  # EXIF 2.32, section 4.6.4 A
 
-
-_turn, _opening, _lent = threading.Lock(), threading.Lock(), threading.Lock()
+_turn = threading.Lock()  # of large photos (`turn`)
+_opening = threading.Lock()  # while a warning is switched off, which is so for all threads
+_lent = threading.Lock()  # of callers' images (`convert_picture`)
 
 
 class Photo(NamedTuple):
@@ -56,8 +57,8 @@ def read_photo(path: str | os.PathLike) -> bytes:
 
 
 def turn(data: bytes) -> AbstractContextManager:
-    """To be held while a photo is decoded and its pixels are used: of those of more than 2^25
-    pixels one at a time passes, so that threads do not fill the memory.
+    """What to hold while a photo is decoded and used: a lock for one of more than 2^25 pixels, so
+    that threads do not fill the memory with several; nothing for a smaller one.
     """
     try:
         width, height = _open(data).size
@@ -106,7 +107,7 @@ def _named(where: str, what: str, remedy: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{where}: {error}; scale it down first") from error
     except UNDECODABLE as error:
-        raise InputError(f"{where}: {what} ({' '.join(str(error).split())}); {remedy}") from error
+        raise InputError(f"{where}: {what} ({one_line(error)}); {remedy}") from error
 
 
 def check_size(where: str, width: int, height: int) -> None:
@@ -155,7 +156,8 @@ def _upright(
 ) -> Photo:
     """Turned and mirrored by the EXIF orientation 1..8.
 
-    `picture`: what Pillow decoded, if anything: a PNG without EXIF is decoded to its end for it.
+    `picture` gives the image as Pillow opened it: the very one that was decoded, where Pillow did
+    that, as it decodes a whole PNG in search of EXIF.
     """
     try:
         orientation = picture().getexif().get(ORIENTATION, 1)

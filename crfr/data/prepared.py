@@ -14,7 +14,7 @@ import numpy as np
 
 from crfr.data.examples import Examples
 from crfr.data.tfexample import DAMAGED, ExampleFiles, Shard
-from crfr.errors import InputError, SpecError
+from crfr.errors import InputError, SpecError, one_line
 
 # A folder with more entries is no parent of versions; one with a folder for each of 360,000
 # identities must not be searched.
@@ -110,10 +110,9 @@ def open_folder(folder: Path, split: str | None) -> Examples:
             f"{folder}: its features need TensorFlow ({error}); pip install 'crfr[tensorflow]'"
         ) from error
     except (ValueError, OSError, KeyError, TypeError, ParseError) as error:
-        what = " ".join(str(error).split())
         raise InputError(
-            f"{folder}: TFDS cannot read its dataset_info.json and features.json ({what:.200}); "
-            f"{DAMAGED}"
+            f"{folder}: TFDS cannot read its dataset_info.json and features.json "
+            f"({one_line(error):.200}); {DAMAGED}"
         ) from error
     if record_format not in formats:
         held = ", ".join(sorted(form.value for form in formats)) or "no known format"
@@ -163,6 +162,9 @@ def pick_features(folder: Path, features: Any, kinds: Any) -> tuple[str, str]:
 
 
 def open_split(folder: Path, splits: Any, split: str | None) -> ExampleFiles:
+    """The records of a split of TFDS's `splits`, by default of train or the only one; SpecError for
+    one that is not there or empty.
+    """
     names = ", ".join(sorted(splits)) or "none"
     if split is None:
         split = next(iter(splits)) if len(splits) == 1 else "train"
@@ -172,7 +174,7 @@ def open_split(folder: Path, splits: Any, split: str | None) -> ExampleFiles:
     try:
         parts = splits[split].file_instructions
     except (ValueError, KeyError) as error:
-        what = " ".join(str(error).split())
+        what = one_line(error)
         raise SpecError(f"{folder}: no split {split!r} ({what:.200}); it has: {names}") from error
     if not parts:
         raise SpecError(f"{folder}: the split {split!r} is empty; it has: {names}")

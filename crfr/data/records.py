@@ -13,7 +13,7 @@ from jaxtyping import Int, Int32, UInt8
 from crfr.data import faces
 from crfr.data.examples import open_array_records
 from crfr.data.folders import Folder
-from crfr.data.images import decode_into, decode_sized
+from crfr.data.images import SIZE, decode_into, decode_sized
 from crfr.data.packs import Pack
 from crfr.data.prepared import find_prepared, is_prepared, open_folder, open_prepared
 from crfr.data.raw import Raw, is_raw
@@ -73,7 +73,10 @@ class Found(NamedTuple):
 
 
 def find_source(spec: str) -> Found:
-    """Where one spec's data are; InputError if it names none.  What `open` raises is theirs."""
+    """Find the data of one spec without opening them; InputError if it names none.
+
+    What is wrong with the data themselves is raised by `open`.
+    """
     kind = spec.partition(":")[0]
     if kind == "faces":
         settings = faces.parse_faces(spec, identities=150, images=16, seed=0)
@@ -173,7 +176,7 @@ class JoinedGatherers(Joined):
         if wrong.any():
             raise IndexError(f"image {indices[np.argmax(wrong)]} is outside 0..{len(self) - 1}")
         parts = np.searchsorted(self.starts, indices, side="right") - 1
-        images = np.empty((len(indices), 112, 112, 3), np.uint8)
+        images = np.empty((len(indices), SIZE, SIZE, 3), np.uint8)
         labels = np.empty(len(indices), np.int32)
         for part, source in enumerate(self.sources):
             rows = np.flatnonzero(parts == part)
@@ -209,9 +212,9 @@ class Unreadable:
 
 
 def read_batch(
-    source: Source, indices: Int[np.ndarray, " b"], unreadable: Unreadable, size: int = 112
+    source: Source, indices: Int[np.ndarray, " b"], unreadable: Unreadable
 ) -> tuple[UInt8[np.ndarray, "b h w c"], Int32[np.ndarray, " b"]]:
-    """Images [b size size 3] RGB and labels [b] of a batch of indices.
+    """Images [b 112 112 3] RGB and labels [b] of a batch of indices.
 
     In the place of an image that is tolerated as unreadable stands the next one of the source that
     can be read, so that a batch depends on the indices and the data alone.  Raises InputError as
@@ -219,7 +222,7 @@ def read_batch(
     """
     if isinstance(source, Gatherer):
         return source.gather(indices)
-    images = np.empty((len(indices), size, size, 3), np.uint8)
+    images = np.empty((len(indices), SIZE, SIZE, 3), np.uint8)
     labels = np.empty(len(indices), np.int32)
     for row, first in enumerate(indices.tolist()):
         for offset in range(len(source)):
@@ -227,7 +230,7 @@ def read_batch(
             try:
                 example = source[index]
                 if not decode_into(example["image"], images[row]):
-                    images[row] = decode_sized(example["image"], source.where(index), size)
+                    images[row] = decode_sized(example["image"], source.where(index))
             except InputError as error:
                 unreadable.add(index, error)
                 continue
@@ -238,7 +241,7 @@ def read_batch(
     return images, labels
 
 
-def read_example(source: Source, index: int, size: int = 112) -> dict:
-    """{"image": uint8 [size size 3] RGB, "label": int}; InputError for any other image."""
+def read_example(source: Source, index: int) -> dict:
+    """{"image": uint8 [112 112 3] RGB, "label": int}; InputError for any other image."""
     where, example = source.where(index), source[index]
-    return {"image": decode_sized(example["image"], where, size), "label": example["label"]}
+    return {"image": decode_sized(example["image"], where), "label": example["label"]}

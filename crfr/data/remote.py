@@ -5,10 +5,9 @@
     CACHE/KEY.part    the file that is being copied
     CACHE/KEY.lock    held while copies are compared with the remote and made
 
-CACHE is $CRFR_CACHE, or else ~/.cache/crfr; KEY is a hash of the URL
-without its signature.  A copy that is interrupted
-goes on with the files it lacks, and files that have changed remotely are copied again.  The lock
-makes the processes of one host take turns.
+CACHE is $CRFR_CACHE, or else ~/.cache/crfr; KEY is a hash of the URL without its signature.  A copy
+that was interrupted goes on with the files it lacks, and files that have changed remotely are
+copied again.  The lock makes the processes of one host take turns.
 """
 
 import contextlib
@@ -27,8 +26,8 @@ import fsspec
 from fsspec.callbacks import NoOpCallback
 from tqdm import tqdm
 
-from crfr.environment import read_lines, write_lines
-from crfr.errors import InputError
+from crfr.environment import cache_folder, read_lines, write_lines
+from crfr.errors import InputError, one_line
 from crfr.urls import public, split_query, unsigned
 
 # Protocol -> crfr's extra that installs what fsspec needs for it.
@@ -67,7 +66,7 @@ def localize(spec: str, ending: str | tuple[str, ...] = "") -> str:
     fs, path = _open(spec, url)
     with _failures_named(spec):
         name, files = _remote_files(url, fs, path, ending)
-    cache = Path(os.environ.get("CRFR_CACHE") or "~/.cache/crfr").expanduser()
+    cache = cache_folder()
     key = hashlib.sha256(unsigned(spec).encode()).hexdigest()[:24]
     with _failures_named(spec), _locked(cache / f"{key}.lock", url):
         _copy(url, fs, files, cache / key, ending)
@@ -80,14 +79,13 @@ def _open(spec: str, url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         return fsspec.core.url_to_fs(spec)
     except ImportError as error:
         extra = EXTRAS.get(protocol)
-        remedy = f"pip install 'crfr[{extra}]'" if extra else " ".join(str(error).split())
+        remedy = f"pip install 'crfr[{extra}]'" if extra else one_line(error)
         raise InputError(
             f"{url}: {protocol}:// needs a package that is missing: {remedy}"
         ) from error
     except ValueError as error:
-        raise InputError(
-            f"{url}: {' '.join(str(error).split())}; copy the data to this host yourself"
-        ) from error
+        remedy = "copy the data to this host yourself"
+        raise InputError(f"{url}: {one_line(error)}; {remedy}") from error
 
 
 @contextlib.contextmanager
@@ -109,7 +107,7 @@ def _failures_named(spec: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"{url}: not there; check the address") from error
     except tuple(kinds) as error:
-        what = " ".join(str(error).replace(query or "?", "").split()) or type(error).__name__
+        what = one_line(str(error).replace(query or "?", "")) or type(error).__name__
         raise InputError(
             f"{url}: {what}; check the address, the credentials and the disk, and run the command "
             "again: it goes on where it stopped"

@@ -22,7 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from crfr.errors import InputError
+from crfr.errors import InputError, one_line
 
 MANIFEST, PLAN = "manifest.json", "plan.json"
 SCHEMA = 1
@@ -85,7 +85,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path}: damaged ({type(error).__name__}: {' '.join(str(error).split())}); {AGAIN}"
+            f"{path}: damaged ({type(error).__name__}: {one_line(error)}); {AGAIN}"
         ) from error
     return manifest
 

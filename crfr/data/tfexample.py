@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crfr.errors import InputError
+from crfr.errors import InputError, one_line
 
 DAMAGED = "copy the file again from its source, or write the dataset again"
 # Random access: no read-ahead, no threads of its own, and reads of about one record.
@@ -100,8 +100,7 @@ class ExampleFiles:
         try:
             return parse_example(reader.read(position, position + 1)[0])
         except (RuntimeError, IndexError, ValueError) as error:
-            what = " ".join(str(error).split())
-            raise InputError(f"{self.where(index)}: {what}; {DAMAGED}") from error
+            raise InputError(f"{self.where(index)}: {one_line(error)}; {DAMAGED}") from error
 
 
 def open_file(path: str) -> Any:
@@ -164,6 +163,7 @@ def parse_example(record: bytes) -> dict[str, list]:
 
 
 def integers(message: memoryview | int) -> list[int]:
+    """The values of an int64 list, one by one or packed."""
     values = []
     for _, value in fields(message, 1):
         if isinstance(value, int):
@@ -194,20 +194,23 @@ def fields(message: memoryview | bytes | int, last: int) -> Iterator[tuple[int, 
 
 
 def as_message(value: memoryview | bytes | int) -> memoryview:
+    """The bytes of a field; ValueError for one that is a number."""
     if isinstance(value, int):
         raise ValueError("not a tf.train.Example: a number where bytes belong")
     return memoryview(value)
 
 
 def varint(message: memoryview, at: int) -> tuple[int, int]:
-    """(the number at byte `at`, the byte after it)."""
+    """(the number at byte `at` of a protobuf message, the byte after it); seven bits a byte, the
+    lowest first.
+    """
     number = 0
     for shift in range(0, 70, 7):
         if at == len(message):
-            raise ValueError("not a tf.train.Example: it ends inside a number")
+            raise ValueError("not a protobuf message: it ends inside a number")
         byte = message[at]
         number |= (byte & 127) << shift
         at += 1
         if byte < 128:
             return number & (2**64 - 1), at
-    raise ValueError("not a tf.train.Example: a number of more than 10 bytes")
+    raise ValueError("not a protobuf message: a number of more than 10 bytes")

@@ -15,8 +15,6 @@ from crfr.data.selection import Selection
 from crfr.data.writers import WRITERS
 from crfr.errors import InputError
 
-SIZE = 112
-
 
 class Stopped(Exception):
     """Another shard has failed."""
@@ -121,7 +119,7 @@ class Shards:
                     raise Stopped
                 try:
                     fetched = _Fetched(self._source, index)
-                    image = read_example(fetched, index, SIZE)["image"]
+                    image = read_example(fetched, index)["image"]
                     label = self._label(fetched, index)
                 except InputError as error:
                     self._unreadable.add(index, error)

@@ -146,11 +146,9 @@ def analyse(
     check_resolutions(np.asarray(resolutions))
     if variant not in VARIANTS:
         raise unknown("degradation", variant, VARIANTS)
-    try:
-        for benchmark in benchmarks:
-            (out / environment.file_name(benchmark.name)).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out={out}: {error.strerror}; choose a writable folder") from error
+    for benchmark in benchmarks:
+        folder = out / environment.file_name(benchmark.name)
+        environment.make_folder(folder, f"--out={out}", "choose a writable folder")
 
     sums = compile_sums(resolutions, mesh, variant)
     images = sum(len(benchmark.images) for benchmark in benchmarks)

@@ -36,9 +36,9 @@ def compile_embed(
     [b d].
 
     Degradation and norm are float32 at least, and so are the products of a network in float32, on
-    every device.  `flip`: the embedding is the normalised sum of those
-    of the image and its mirror image, as InsightFace evaluates.  With `variant` None images are
-    taken as they are, float32 in 0..255, and the resolutions are of no account.
+    every device.  `flip`: the embedding is the normalised sum of those of the image and its mirror
+    image, as InsightFace evaluates.  With `variant` None images are taken as they are, float32 in
+    0..255, and the resolutions are ignored.
     """
 
     def embed(

@@ -9,6 +9,8 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
+from crfr.data.tfexample import varint
+
 # Message -> field number -> the message that lies in it, along the ways that lead to tensors
 # (onnx.proto of the ONNX project).
 INSIDE = {
@@ -108,24 +110,13 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     """(number, value) of each field; of numbers the value is empty."""
     at = 0
     while at < len(message):
-        key, at = _varint(message, at)
+        key, at = varint(message, at)
         length = 0
         if key & 7 == 2:
-            length, at = _varint(message, at)
+            length, at = varint(message, at)
         elif key & 7 == 0:
-            _, at = _varint(message, at)
+            _, at = varint(message, at)
         else:
             at += {1: 8, 5: 4}[key & 7]
         yield key >> 3, message[at : at + length]
         at += length
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """(the number at byte `at`, the byte after it): seven bits a byte, the lowest first."""
-    number = shift = 0
-    while True:
-        byte = message[at]
-        number |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return number, at

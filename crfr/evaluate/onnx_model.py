@@ -13,8 +13,8 @@ from crfr.evaluate.exported import read_onnx_metadata
 from crfr.evaluate.foreign import Foreign, as_embeddings
 from crfr.evaluate.onnx_graph import ARITHMETIC, external_files, first_operations
 from crfr.evaluate.onnx_spec import LAYOUTS, Numbers, Settings
+from crfr.views.degrade import SIDE
 
-SIDE = 112  # px
 # What the input may be of, and what it is fed from: a network that takes uint8 is given what a
 # camera would give, any other one the degraded image as it is.
 TYPES = {

@@ -54,7 +54,7 @@ def check_pairs(
 
     Raises:
       InputError: shapes that differ, fewer than 10 pairs, pairs of one kind only, a distance that
-      is not finite.
+        is not finite.
     """
     distance = np.asarray(distance, np.float64)
     same = np.asarray(same, bool)
@@ -139,7 +139,7 @@ def kfold(distance: ArrayLike, same: ArrayLike, *, thresholds: str = "exact") ->
 
     Raises:
       InputError: shapes that differ, fewer than 10 pairs, pairs of one kind only, a distance that
-      is not finite, an unknown mode.
+        is not finite, an unknown mode.
 
     Sources: deepinsight/insightface, recognition/arcface_torch/eval/verification.py
     (calculate_roc); M. Knoche's evaluation script for XQLFW (k_fold_cross_validation).
@@ -202,7 +202,7 @@ def insightface_val(
 
     Raises:
       InputError: as `kfold`; a fold without a positive or without a negative pair; a `far` outside
-      (0, 1].
+        (0, 1].
 
     Source: deepinsight/insightface, recognition/arcface_torch/eval/verification.py (calculate_val).
     """

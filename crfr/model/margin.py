@@ -43,8 +43,7 @@ def arcface_logits(
       label: [...], ints in 0..k-1.
       scale, margin: s and m (radians, 0 <= m < pi).
       gradient: "true", or "straight-through": InsightFace's, which gives the target logit the slope
-      of the
-        plain cosine.
+        of the plain cosine.
 
     Returns:
       [... k]; value and gradient are finite for all cosines, also at and slightly beyond +-1.

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-AXIS = (
-    "devices"  # the one axis of the mesh: examples through the backbone, classes through the head
-)
+# The one axis of the mesh: examples through the backbone, classes through the head.
+AXIS = "devices"
 
 Norm = Callable[[Array, bool], Array]  # (features, train) -> features
 
@@ -48,9 +47,10 @@ def normalise(
 ) -> tuple[Float[Array, "*b c"], Float[Array, " c"], Float[Array, " c"]]:
     """(x normalised by the statistics of its group, their mean, their biased variance).
 
-    `rectify`: with a ReLU behind it.  The gradient is that of the first alone, by its closed form:
-    one pass over x for two sums and one for the result; the ReLU's sign is made again from x, and
-    nothing but x is kept.  Inside `jax.shard_map` scale and bias have to vary over AXIS as x does.
+    `rectify`: with a ReLU behind it.  The gradient is that of the first result alone, in closed
+    form: one pass over x for two sums, and one for the slope; the sign that the ReLU asks for is
+    computed again from x, so that only x is kept.  Inside `jax.shard_map` scale and bias have to
+    vary over AXIS as x does.
     """
     return _normalise(x, scale, bias, epsilon, span, rectify)[0]
 
@@ -107,9 +107,9 @@ normalise.defvjp(_normalise, _gradient)
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last; statistics in float32 or wider.
 
-    epsilon, momentum: of the weight family (Keras 1.001e-5, torch and InsightFace 1e-5); momentum
-    is the
-      share of the running statistic that is kept.  The running variance is the biased one.
+    epsilon: of the weight family (Keras 1.001e-5, torch and InsightFace 1e-5).
+    momentum: the share of the running statistic that is kept.  The running variance is the biased
+      one.
     span: the number of devices a group of images spans; 1 keeps the statistics on the device.
     rectify: with a ReLU behind it.
     """

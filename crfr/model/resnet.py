@@ -35,12 +35,12 @@ HEAD = frozenset({"norm_features", "dense", "norm_embedding"})
 
 @jax.custom_vjp
 def relu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """max(x, 0); its gradient asks the result for the sign, and x need not be kept."""
+    """max(x, 0); its gradient takes the sign from the result, so that x need not be kept."""
     return jnp.maximum(x, 0)
 
 
 def _relu(x: Array) -> tuple[Array, Array]:
-    # the compiler would rather make the result again, from two arrays in the place of one
+    # without it the compiler would compute the result again, from two arrays instead of one
     y = jax.lax.optimization_barrier(jnp.maximum(x, 0))
     return y, y
 
@@ -90,12 +90,14 @@ def _gone(name: str, rectify: bool = False) -> Norm:
 class ResNet(nn.Module):
     """Images [n h w 3], float RGB in 0..255 -> embeddings [n d], not yet of unit norm.
 
-    `train`: BatchNorm uses the statistics of the images; `dropout_keys`: drop features.
+    `train`: BatchNorm uses the statistics of the images; `dropout_keys` [n]: drop features.
+
     block: "bottleneck", "basic" or "iresnet".
     head: "E" is BN - dropout - flatten - dense - BN; "plain" is the paper's flatten - dropout -
-    dense. input_mean, input_std: a pixel enters as (x - mean) / std; they belong to the weight
-    family.  folded: for inference, with the weights of fold.py: convolutions and the dense layer
-    have biases, and the BatchNorms around them are gone.
+      dense.
+    input_mean, input_std: a pixel enters as (x - mean) / std; they belong to the weight family.
+    folded: for inference, with the weights of fold.py: convolutions and the dense layer have
+      biases, and the BatchNorms around them are gone.
     """
 
     stages: tuple[int, ...]

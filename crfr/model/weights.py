@@ -26,10 +26,9 @@ from crfr.errors import InputError, unknown
 from crfr.model.resnet import ARCHITECTURES, ResNet
 from crfr.model.weight_files import WRITERS, Arrays, is_keras, read_arrays
 from crfr.model.weight_names import Entry, Leaf, check_names, keras_entries, torch_entries
+from crfr.views.degrade import SIDE
 
 Tree = Any  # a nested dict of arrays or their shapes
-
-SIDE = 112  # px, of the images that the embedding head is made for
 
 _SETTINGS: dict[str, dict[str, Any]] = {
     "Keras": {

@@ -73,7 +73,8 @@ def table_2(report: Report) -> Table | None:
         theirs = paper.TABLE_2.get(method)
         if theirs and method not in shown:
             shown.add(method)
-            cells: list[Cell] = [(MISSING if theirs[p] is None else f"{theirs[p]:.2f}",) for p in paper.PROTOCOLS]  # fmt: skip  # noqa: E501
+            printed = [theirs[p] for p in paper.PROTOCOLS]
+            cells: list[Cell] = [(MISSING if v is None else f"{v:.2f}",) for v in printed]
             base = paper.TABLE_2["baseline"]["hours"] or 1.0
             hours = theirs["hours"] or 0.0
             time = (f"{hours:g} h", f"{hours / base:g} × baseline")

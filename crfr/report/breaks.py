@@ -47,6 +47,15 @@ def find_break(model: Model, place: str) -> Break | None:
     return Break(rows[0][0], rows[-1][0], top, holds, guesses)
 
 
+def joined(words: list[str]) -> str:
+    """Words as a sentence lists them.
+
+    >>> joined([]), joined(["a"]), joined(["a", "b", "c"])
+    ('', 'a', 'a, b and c')
+    """
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
 def break_sentences(model: Model, place: str, name: str) -> list[str]:
     """Where the model breaks, in plain words; `name` is what it is called in them."""
     found = find_break(model, place)
@@ -59,7 +68,7 @@ def break_sentences(model: Model, place: str, name: str) -> list[str]:
             parts.append(f"by less than {points} {unit} at all measured resolutions")
             break
         parts.append(f"by {points} {unit} or more below {r} px")
-    listed = " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+    listed = joined(parts)
     told = " (as far as the measured resolutions tell)" if "below" in listed else ""
     first = f"Against {found.top} px, the accuracy of {name} falls {listed}{told}."
     if found.guesses is None:

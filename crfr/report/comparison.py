@@ -34,8 +34,9 @@ def verdict(
     if place not in run.verdicts:
         pairs = run.pairs.get(benchmark)
         values = pairs.at(scenario, resolution) if pairs else None
-        found = kfold(values, pairs.same, thresholds=thresholds) if pairs and values is not None else None  # fmt: skip  # noqa: E501
-        run.verdicts[place] = found
+        run.verdicts[place] = None
+        if pairs and values is not None:
+            run.verdicts[place] = kfold(values, pairs.same, thresholds=thresholds)
     return run.verdicts[place]
 
 

@@ -72,7 +72,8 @@ def accuracy_gap(
     if not halves:
         return None
     weights = fold_weights(len(halves[0][0]))
-    of_first, of_second = (float(weights @ np.mean(each, axis=0)) for each in zip(*halves, strict=True))  # fmt: skip  # noqa: E501
+    means = [np.mean(each, axis=0) for each in zip(*halves, strict=True)]
+    of_first, of_second = (float(weights @ mean) for mean in means)
     difference = over_seeds([a - b for a, b in halves], weights)
     return Gap(of_first, of_second, difference, tuple(resolutions))
 

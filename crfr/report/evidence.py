@@ -59,7 +59,8 @@ def accuracies(first: Model, second: Model, gap: Gap | None) -> list[Part]:
 def _lowest(report: Report, benchmark: str, model: Model, scenarios: tuple[str, ...]) -> list[int]:
     """The lowest very low resolution that each of the model's trainings has in all scenarios."""
     curves = [run.curve(benchmark, name) for run in model.singles for name in scenarios]
-    return [r for r in report.resolutions(benchmark) if r <= VERY_LOW and all(r in c for c in curves)][:1]  # fmt: skip  # noqa: E501
+    low = [r for r in report.resolutions(benchmark) if r <= VERY_LOW]
+    return [r for r in low if all(r in curve for curve in curves)][:1]
 
 
 def falls(report: Report, benchmark: str) -> list[Part]:
@@ -77,7 +78,8 @@ def falls(report: Report, benchmark: str) -> list[Part]:
         ]
         if found:
             weights = fold_weights(len(found[0][0]))
-            at_r, at_full = (float(weights @ np.mean(each, axis=0)) for each in zip(*found, strict=True))  # fmt: skip  # noqa: E501
+            means = [np.mean(each, axis=0) for each in zip(*found, strict=True)]
+            at_r, at_full = (float(weights @ mean) for mean in means)
             gap = over_seeds([low - (0.5 + full) / 2 for low, full in found], weights)
             middle = f"half-way to 50 is {50 * (0.5 + at_full):.2f}"
             words = f"at {r} px: {100 * at_r:.2f}, at {FULL} px {100 * at_full:.2f}, {middle}"

@@ -43,8 +43,9 @@ def best_at_own_r(report: Report, benchmark: str) -> list[Part]:
             rivals = [
                 other
                 for other in report.models
-                if paper.is_method(other.method) and other.method not in (f"bt-{r}", f"st-{r}")
-                if other.curve(benchmark, "CR").get(r)
+                if paper.is_method(other.method)
+                and other.method not in (f"bt-{r}", f"st-{r}")
+                and other.curve(benchmark, "CR").get(r)
             ]
             if r <= highest and any(other.method in MULTI for other in rivals):
                 parts += _ahead(report, benchmark, model, rivals, r)

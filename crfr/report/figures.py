@@ -67,9 +67,7 @@ def over_seeds(rows: dict[int, Row], name: str, unit: float = 1) -> dict[int, tu
     return found
 
 
-def curves_figure(
-    curves: list[Curve], width: float, height: float, unit: str, *, x: str = REDUCED
-) -> Figure:
+def curves_figure(curves: list[Curve], width: float, height: float, unit: str) -> Figure:
     """Curves over resolution in octaves.  Accuracies (`unit` has a %) are drawn up to 100 %."""
     figure, axes = axes_of(width, height)
     resolutions = sorted({r for curve in curves for r in curve.values})
@@ -116,7 +114,7 @@ def curves_figure(
     else:
         floor, top = min(0.0, *seen), max(seen)
     axes.set_ylim(floor - (top - floor) * 0.03, top + (top - floor) * 0.03)
-    label_axes(axes, x, unit)
+    label_axes(axes, REDUCED, unit)
     return figure
 
 

@@ -6,7 +6,7 @@ so that a reader who subtracts gets the same (the tables have two decimals).
 
 from statistics import fmean
 
-from crfr.report.breaks import break_sentences
+from crfr.report.breaks import break_sentences, joined
 from crfr.report.models import FOREIGN, Model, Report
 
 LOW = 10  # px, the upper end of the paper's low-resolution protocol (section 6.3)
@@ -14,10 +14,6 @@ LOW = 10  # px, the upper end of the paper's low-resolution protocol (section 6.
 
 def _percent(fraction: float) -> float:
     return round(100 * fraction, 1)
-
-
-def _joined(words: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def _mean(model: Model, benchmark: str, resolutions: list[int]) -> float:
@@ -35,7 +31,7 @@ def _doubt(model: Model, benchmark: str, resolutions: list[int]) -> float:
 def _seeds(models: list[Model]) -> list[str]:
     """A sentence on the models whose numbers are means over seeds; none without."""
     several = [f"{model.label} ({len(model.runs)})" for model in models if model.runs]
-    return [f"Numbers are means over training seeds of {_joined(several)}."] if several else []
+    return [f"Numbers are means over training seeds of {joined(several)}."] if several else []
 
 
 def _when(resolution: int, highest: int) -> str:
@@ -56,7 +52,7 @@ def findings(report: Report, benchmark: str) -> tuple[str, list[str]]:
         if models and all(r in model.curve(benchmark, "CR") for model in models)
     ]
     if len(shared) < 2:
-        names = _joined([model.label for model in report.models])
+        names = joined([model.label for model in report.models])
         return f"{names} measured on {benchmark}", [
             "Fewer than two resolutions have CR rows of every model, so there is no fall to speak "
             "of; the tables have what was measured."
@@ -94,7 +90,7 @@ def findings(report: Report, benchmark: str) -> tuple[str, list[str]]:
     best, rival = (others[0], first) if baseline else (first, others[0])
     gain = round(at(best, lowest) - at(rival, lowest), 1)
     noise = 100 * max(_doubt(m, benchmark, lowest) for m in (best, rival))
-    where = f"At {_joined([str(r) for r in lowest])} px"
+    where = f"At {joined([str(r) for r in lowest])} px"
     where = where if len(lowest) <= 4 else f"From {lowest[0]} to {lowest[-1]} px"
     numbers = f"{at(best, lowest):.1f} % against {at(rival, lowest):.1f} %"
     numbers = f"{numbers} on average" if len(lowest) > 1 else numbers

@@ -167,10 +167,16 @@ def _by_place(rows: Iterable[tuple[tuple, Row, Path]]) -> dict[tuple, Row]:
 
 def _run(label: str, sweeps: list[Sweep], benchmarks: tuple[str, ...], mode: str) -> Model:
     rows = [(row, s.path) for s in sweeps for row in s.rows if row.thresholds == mode]
-    split = [[], []]
-    for row, path in rows:
-        last = row.drawn if row.scenario in PROTOCOLS else row.resolution
-        split[row.scenario in PROTOCOLS].append(((row.benchmark, row.scenario, last), row, path))
+    cells = [
+        ((row.benchmark, row.scenario, row.resolution), row, path)
+        for row, path in rows
+        if row.scenario in PAIRED
+    ]
+    drawn = [
+        ((row.benchmark, row.scenario, row.drawn), row, path)
+        for row, path in rows
+        if row.scenario in PROTOCOLS
+    ]
     pairs, matrices = {}, {}
     for sweep in sweeps:
         for name in benchmarks:
@@ -183,8 +189,8 @@ def _run(label: str, sweeps: list[Sweep], benchmarks: tuple[str, ...], mode: str
         sweeps[0].rows[0].method,
         sweeps[0].rows[0].step,
         tuple(sweeps),
-        _by_place(split[0]),
-        _by_place(split[1]),
+        _by_place(cells),
+        _by_place(drawn),
         {name: found for name, found in pairs.items() if found is not None},
         {name: found for name, found in matrices.items() if found is not None},
         seed_of(sweeps[0]),

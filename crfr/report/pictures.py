@@ -153,7 +153,8 @@ def differences(analysis: Analysis) -> str:
     first = next(iter(analysis.images))
     names = list(analysis.images)
     heads = "".join(f"<th>{escape(name)}</th>" for name in names)
-    cells = "".join(f"<td>{_img(_file(analysis, n, 'mean.png'), f'mean of {n}')}</td>" for n in names)  # fmt: skip  # noqa: E501
+    means = [_img(_file(analysis, n, "mean.png"), f"mean of {n}") for n in names]
+    cells = "".join(f"<td>{mean}</td>" for mean in means)
     sample = _img(_file(analysis, first, "sample.png"), "a sample")
     rows = f'<tr><th scope="row"><span>mean image</span></th><td>{sample}</td>{cells}</tr>'
     for r in analysis.resolutions:

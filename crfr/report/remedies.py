@@ -15,7 +15,9 @@ def lacking(
     """
     own = {
         kind: {
-            r for r, m in specialised(report, kind).items() if r <= most if m.curve(benchmark, "CR")
+            r
+            for r, model in specialised(report, kind).items()
+            if r <= most and model.curve(benchmark, "CR")
         }
         for kind, most in highest.items()
     }

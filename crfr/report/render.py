@@ -63,7 +63,7 @@ def for_page(svg: str, description: str) -> str:
 def _svg_file(svg: str, width: float, height: float, title: str, entries: list[Entry]) -> str:
     """The element as a file, with a title above and a legend below; sizes in inches."""
     width, height = 72 * width, 72 * height
-    text = 'font-family="DejaVu Sans, Verdana, sans-serif" fill="{INK}"'.replace("{INK}", INK)
+    text = f'font-family="DejaVu Sans, Verdana, sans-serif" fill="{INK}"'
     parts = [
         f'<text x="{width / 2:g}" y="14" text-anchor="middle" font-size="10" {text}>'
         f"{html.escape(title)}</text>",

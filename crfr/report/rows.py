@@ -21,9 +21,8 @@ PROTOCOLS = ("low_res", "mid_res", "high_res", "all_res")  # scenarios of drawn 
 SCENARIOS = PAIRED + PROTOCOLS
 FARS = ("0.1", "0.01", "0.001", "0.0001")
 KEY = ("benchmark", "thresholds", "scenario", "resolution", "drawn")  # unique in a directory
-KINDS = {
-    **dict.fromkeys(("model", "method", "degradation", "pixels", "precision"), str),
-    **dict.fromkeys(("model_fingerprint",), str),
+TEXTS = ("model", "method", "degradation", "pixels", "precision", "model_fingerprint")
+KINDS = dict.fromkeys(TEXTS, str) | {
     **{"step": int | None, "flip": bool, "benchmarks": dict, "calls": list},
     "training": dict | None,
 }
@@ -134,6 +133,7 @@ def read_object(path: Path, schema: int, kinds: dict[str, Any], again: str) -> d
 def check_record(
     record: dict, where: str, schema: int, kinds: dict[str, Any], again: str = AGAIN
 ) -> None:
+    """InputError for a record of another schema, without a key, or with a value of another kind."""
     if record.get("schema") != schema:
         raise InputError(
             f"{where}: schema {record.get('schema')!r}, but this crfr reads {schema}: {again}"
@@ -180,11 +180,8 @@ def _row(record: dict, where: str) -> Row:
         raise InputError(f"{where}: {row.scenario} with resolution {row.resolution}: {AGAIN}")
     if (row.drawn is None) != (row.scenario in PAIRED) or row.drawn not in (None, *DRAWN):
         raise InputError(f"{where}: {row.scenario} with drawn {row.drawn!r}: {AGAIN}")
-    if (
-        not 1 <= (1 if row.resolution is None else row.resolution) <= 112
-        or row.pairs < 1
-        or row.draws < 1
-    ):
+    sized = row.resolution is None or 1 <= row.resolution <= 112
+    if not sized or row.pairs < 1 or row.draws < 1:
         numbers = f"resolution {row.resolution}, {row.pairs} pairs, {row.draws} draws"
         raise InputError(f"{where}: {numbers}: {AGAIN}")
     if set(row.tar) != set(FARS):

@@ -38,7 +38,7 @@ def legend(lists: list[list[Entry]]) -> str:
     return "".join(parts)
 
 
-def _panels(heading: str, lines: list[list[Entry]], panels: list[str], caption: str) -> str:  # fmt: skip  # noqa: E501
+def _panels(heading: str, lines: list[list[Entry]], panels: list[str], caption: str) -> str:
     """A heading, a legend and figures side by side where there is room; empty without figures."""
     if not panels:
         return ""

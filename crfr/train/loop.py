@@ -54,8 +54,7 @@ def train(
     """
     place = by_example(mesh)
     pending: tuple[int, Scalars] | None = None
-    previous: Scalars | None = None
-    unseen: tuple[int, Scalars] | None = None  # not yet looked at
+    unseen: tuple[int, Scalars] | None = None  # of the update before, not yet looked at
     mark, marked = time.monotonic(), start
 
     def look() -> None:
@@ -103,9 +102,8 @@ def train(
                 state, scalars = update(state, image, label, *constants)
             # one update ahead of the device and no more: a stop is heard in time, memory is bounded
             watchdog.phase(step, "waiting for the update before it")
-            jax.block_until_ready(previous)
+            jax.block_until_ready(unseen)
             look()
-            previous = scalars
             unseen = (step, scalars)
             write_pending()
             stop = stops.agreed()

@@ -27,10 +27,12 @@ def make_mesh(devices: int | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """All of an array on every device."""
     return NamedSharding(mesh, P())
 
 
 def by_example(mesh: Mesh) -> NamedSharding:
+    """The first axis of an array divided among the devices."""
     return NamedSharding(mesh, P(AXIS))
 
 

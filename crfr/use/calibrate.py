@@ -98,21 +98,20 @@ def tabulate(
     impostors = {name: np.zeros((size, size)) for name in ("mean", "std")}
     cells = [(i, j) for i in range(size) for j in range(i, size)]
 
-    def cell(place: tuple[int, int]) -> dict[str, Figures]:
-        both = np.concatenate([_both(part, *place) for part in distances])
+    def fill(cell: tuple[int, int]) -> None:
+        i, j = cell
+        both = np.concatenate([_both(part, i, j) for part in distances])
         different = both[~same].astype(np.float64)
-        about = {"impostors": {"mean": float(different.mean()), "std": float(different.std())}}
-        judged = {name: judge(both, same, fold, far) for name, far in objectives.items()}
-        return about | judged
+        found = [(impostors, {"mean": different.mean(), "std": different.std()})]
+        found += [(tables[name], judge(both, same, fold, f)) for name, f in objectives.items()]
+        for table, figures in found:
+            for figure, value in figures.items():
+                table[figure][i, j] = table[figure][j, i] = value
 
-    progress = tqdm(total=len(cells), desc="thresholds", unit=" cells", disable=None)
-    with progress:
+    with tqdm(total=len(cells), desc="thresholds", unit=" cells", disable=None) as progress:
         for start in range(0, len(cells), 64):
             part = cells[start : start + 64]
-            for (i, j), found in zip(part, threaded(cell, part), strict=True):
-                for name, table in [*tables.items(), ("impostors", impostors)]:
-                    for figure, value in found[name].items():
-                        table[figure][i, j] = table[figure][j, i] = value
+            threaded(fill, part)
             progress.update(len(part))
     return {
         "negatives": negatives,

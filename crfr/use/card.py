@@ -236,11 +236,4 @@ def _limits(model: Model, places: tuple[str, ...]) -> str:
             ]
     if not lines:
         lines = ["- Where accuracy falls with resolution was not measured."]
-    return "\n".join(
-        [
-            "## Limits",
-            "",
-            *lines,
-            *GENERAL,
-        ]
-    )
+    return "\n".join(["## Limits", "", *lines, *GENERAL])

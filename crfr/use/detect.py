@@ -17,8 +17,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from crfr.data.recordio import require_file
-from crfr.errors import InputError
-from crfr.evaluate.foreign import one_line
+from crfr.errors import InputError, one_line
 
 SIDES = (640, 1600, 4000)  # px of the longer side
 YUNET = "take face_detection_yunet_2023mar.onnx of the OpenCV Zoo"

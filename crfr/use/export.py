@@ -63,10 +63,7 @@ def export(
     file's embeddings are not the network's.
     """
     check_place(format, out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out={out}: {error.strerror}; choose another place") from error
+    environment.make_folder(out.parent, f"--out={out}", "choose another place")
     partial = out.with_name(f".partial-{out.name}")
     about = metadata | {
         "schema": 1,

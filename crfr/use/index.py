@@ -18,7 +18,7 @@ from jaxtyping import Float32
 
 from crfr import environment
 from crfr.data.recordio import require_file
-from crfr.errors import InputError, printable
+from crfr.errors import InputError, one_line, printable
 from crfr.evaluate.encoders import Encoder
 from crfr.use.faces import Faces
 
@@ -137,9 +137,7 @@ def read_index(file: Path) -> Index:
     except InputError:
         raise
     except DAMAGE as error:
-        raise InputError(
-            f"{file}: is no index ({' '.join(str(error).split())}); {AGAIN}"
-        ) from error
+        raise InputError(f"{file}: is no index ({one_line(error)}); {AGAIN}") from error
     if not sound:
         raise InputError(f"{file}: its columns do not fit together; {AGAIN}")
     return index

@@ -20,7 +20,7 @@ Stamp = list[int]  # bytes and time of change, ns
 
 
 def stamp(path: str) -> Stamp | None:
-    """None of a file that is not there."""
+    """Of a file as it is now; None where there is none."""
     try:
         about = os.stat(path)
     except OSError:

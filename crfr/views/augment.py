@@ -1,5 +1,4 @@
-"""Training views of a batch: crop, flip, colour, degradation and clip, in this order, on the
-device.
+"""Training views of a batch on the device: crop, flip, degradation, colour and clip.
 
 Crop and flip are linear and separable as the degradation is, so one gathered matrix an axis does
 all three at once.  Brightness and saturation are affine in a pixel's channels and the matrices'
@@ -23,12 +22,10 @@ LUMA = (0.299, 0.587, 0.114)  # Rec. 601, RGB
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the random variation (paper section 3.1 names the kinds and leaves the ranges
-    open).
+    """Ranges of the random variation (paper section 3.1 names the kinds, not the ranges).
 
     crop: side in px of the grid the image is resized to before a box of 112 is cut from it at a
-    random
-      offset; 112 means no crop.
+      random offset; 112 means no crop.
     flip: left-right flip with probability 1/2.
     brightness: largest shift, as a fraction of the range 0..255.
     saturation: the blend with luma is drawn from 1 - saturation .. 1 + saturation.

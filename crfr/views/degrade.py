@@ -149,19 +149,16 @@ def degrade(
     Args:
       images: [n h w c], square (h = w), uint8 or float, in 0..255.
       resolutions: the side in px of the down-sampled image, an int or ints [n], in 1..h; h leaves
-      the
-        image as it is.
+        the image as it is.
       variant: "bicubic" (antialiased, the paper's), "bilinear", "area", "quantize" (bicubic, the
-      small
-        image rounded to uint8) or "noclip" (bicubic, over- and undershoot kept).
+        small image rounded to uint8) or "noclip" (bicubic, over- and undershoot kept).
 
     Returns:
       float32 [n h w c] in 0..255.
 
     Raises:
-      InputError: images that are not square or not [n h w c], a resolution outside 1..h, a number
-      of
-        resolutions that is not n, an unknown variant.
+      InputError: images that are not square, not [n h w c] or larger than 256 px; resolutions that
+        are no integers, outside 1..h, or neither one nor n; an unknown variant.
     """
     shape = np.shape(images)
     if len(shape) != 4 or shape[1] != shape[2]:
