@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import crfr.evaluate.embed
 from crfr import environment, measure
 from crfr.data.benchmarks import Benchmark, load_benchmark
 from crfr.errors import InputError
@@ -96,9 +97,10 @@ def test_embeddings_are_those_of_degraded_images_one_by_one(encoder, benchmark, 
     assert compiled._cache_size() == 1
 
 
-def test_a_batch_is_copied_once_on_the_host(benchmark):
-    """Copying is nearly all that the host does in a sweep."""
+def test_a_batch_is_copied_once_on_the_host(benchmark, monkeypatch):
+    """Copying is nearly all that the host does where the devices hold no images."""
     which, mesh = np.arange(20).repeat(20), sharding.make_mesh(1)
+    monkeypatch.setattr("crfr.evaluate.embed.HELD", 0)
     tracemalloc.start()
     try:
         parts = embed_work(
@@ -114,6 +116,32 @@ def test_a_batch_is_copied_once_on_the_host(benchmark):
     finally:
         tracemalloc.stop()
     assert peak < 1.5 * len(which) * benchmark.images[0].nbytes
+
+
+@pytest.mark.parametrize(("devices", "last"), [(1, 12), (8, 16)])
+def test_images_of_a_sweep_go_to_the_devices_once(benchmark, monkeypatch, devices, last):
+    """Where they fit; else, and where each is wanted once, they go batch by batch.  The pixels that
+    are embedded are the same."""
+    sent, mesh, images = [], sharding.make_mesh(devices), benchmark.images[:20]
+    spread = crfr.evaluate.embed._spread
+    which = np.random.default_rng(0).permutation(np.arange(20).repeat(3))
+
+    def pixels_of(which, limit):
+        sent.clear()
+        monkeypatch.setattr("crfr.evaluate.embed.HELD", limit)
+        sizes, given = np.full(len(which), 112), {"mesh": mesh, "batch": 16, "pad": False}
+        parts = embed_work(lambda x, r: x.reshape(len(x), -1), images, which, sizes, **given)
+        return np.concatenate([part for _, part in parts]).reshape(-1, *images.shape[1:])
+
+    monkeypatch.setattr(
+        "crfr.evaluate.embed._spread", lambda x, place: sent.append(len(x)) or spread(x, place)
+    )
+    np.testing.assert_array_equal(pixels_of(which, images.nbytes), images[which])
+    assert sent == [20, 16, 16, 16, last]  # images, then resolutions
+    np.testing.assert_array_equal(pixels_of(which, images.nbytes - 1), images[which])
+    assert sent == [16, 16, 16, 16, 16, 16, last, last]
+    pixels_of(np.arange(20), images.nbytes)
+    assert sent[0] == 16
 
 
 def test_bfloat16_is_of_the_products_alone(encoder, benchmark):
@@ -379,7 +407,6 @@ def test_a_model_that_has_changed_behind_its_name_is_refused(benchmark, tmp_path
 
 
 def test_another_degradation_behind_the_same_name_is_noticed(benchmark, tmp_path, monkeypatch):
-    from crfr.evaluate import embed
 
     run(fake(colours), benchmark, tmp_path, [7, 112])
     apply = embed.apply_degradation

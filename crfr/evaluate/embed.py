@@ -2,6 +2,7 @@
 dropped.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from crfr.model.resnet import ResNet
 from crfr.train.sharding import by_example, replicated
 from crfr.views.degrade import apply_degradation
 
+HELD = 2**30  # bytes of images that each device may hold: LFW's are 290 MB
 PRECISIONS = ("float32", "bfloat16")  # of a network's products, where it is one of crfr's
 
 # (images uint8 [b h w c], resolutions [b]) -> unit embeddings [b d], on the devices or on the host.
@@ -112,13 +114,19 @@ def embed_work(
 ) -> Iterator[tuple[slice, Float32[np.ndarray, "b d"]]]:
     """Unit embeddings of `images[which]`, each at its resolution (px), as (part of the m, [b d]).
 
-    Batches hold whatever comes next, of one resolution or several; the last one is padded and cut.
+    Images that are embedded several times, as in a sweep, go to the devices once and are picked
+    there, if they take no more than `HELD`: gathering them on the host for each batch would take
+    longer than a GPU takes to embed them.  Batches hold whatever comes next, of one resolution or
+    several; the last one is padded and cut.
     `batch` is rounded up to a multiple of the devices.  Without `pad` the last one is filled up to
     a multiple of the devices only: for encoders that need no fixed shape.  One batch is under way
     while the one before it is handed out, unchecked: see `check_embeddings`.
     """
     batch = -(-batch // mesh.size) * mesh.size
     place = by_example(mesh)
+    held = None
+    if len(which) > len(images) and images.nbytes <= HELD:
+        held = _spread(images, replicated(mesh))
 
     def finish(part: slice, result: Any) -> tuple[slice, np.ndarray]:
         return part, np.asarray(result, np.float32)[: part.stop - part.start]
@@ -128,18 +136,27 @@ def embed_work(
         part = slice(start, min(start + batch, len(which)))
         real = part.stop - start
         size = batch if pad else -(-real // mesh.size) * mesh.size
-        at = np.full(size, which[start])
+        at = np.full(size, which[start], np.int32)
         at[:real] = which[part]
         sizes = np.full(size, resolutions[start], np.int32)
         sizes[:real] = resolutions[part]
-        # one copy: nearly all that the host does in a sweep
-        pixels = np.asarray(images[at])
-        result = embed(_spread(pixels, place), _spread(sizes, place))
+        # one copy: nearly all that the host does where the devices hold no images
+        pixels = _spread(np.asarray(images[at]), place) if held is None else _pick(mesh)(held, at)
+        result = embed(pixels, _spread(sizes, place))
         if before is not None:
             yield finish(*before)
         before = part, result
     if before is not None:
         yield finish(*before)
+
+
+@functools.cache
+def _pick(mesh: Mesh) -> Callable[[Array, Array], Array]:
+    """The jitted function (images [n h w c], whole on each device; indices [b]) -> [b h w c]."""
+    whole, examples = replicated(mesh), by_example(mesh)
+    return jax.jit(
+        lambda images, at: images[at], in_shardings=(whole, whole), out_shardings=examples
+    )
 
 
 def _spread(values: np.ndarray, place: NamedSharding) -> Array:
