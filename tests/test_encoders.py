@@ -514,7 +514,8 @@ def test_the_fingerprint_of_a_function_is_its_source_and_name(module):
     assert load(f"{name}:b").fingerprint != first
     assert load(f"{module(text)}:a").fingerprint == first
     assert load(f"{module(text + '# changed')}:a").fingerprint != first
-    assert load("math:sqrt").fingerprint != first  # a module without a source
+    for spec in ("math:sqrt", "sys:intern"):  # a module without a source, and one without a file
+        assert load(spec).fingerprint != first
 
 
 def test_specs_that_are_no_model_are_refused(tmp_path, monkeypatch):

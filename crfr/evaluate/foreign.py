@@ -92,7 +92,8 @@ def load_callable(spec: str) -> Foreign:
             raise InputError(f"{spec}: raised {_described(error)}; {WANTED}") from error
         return as_embeddings(spec, result, len(pixels))
 
-    source = Path(module.__file__).read_bytes() if module.__file__ else b""
+    file = getattr(module, "__file__", None)  # a module that is built in has none
+    source = Path(file).read_bytes() if file else b""
     digest = hashlib.sha256(spec.encode() + b"\0" + source).hexdigest()[:16]
     return Foreign(embed, "uint8", digest, "Python")
 
