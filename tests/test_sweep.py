@@ -238,8 +238,8 @@ def test_a_sweep_writes_what_the_docs_say(encoder, benchmark, tmp_path):
 
 
 def test_the_encoder_sees_each_needed_image_and_resolution_once(benchmark, tmp_path, one_device):
-    """The images that a recording encoder is given are the distinct ones that the rows need.  On one
-    device no batch is filled up."""
+    """The images that a recording encoder is given are the distinct ones that the rows need.  On
+    one device no batch is filled up."""
     seen = []
     protocols = draw_protocols(benchmark, 1, 0)[:1]
     wanted = {(i, r) for i in range(20) for r in (112, 7)}

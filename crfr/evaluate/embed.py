@@ -151,7 +151,7 @@ def embed_work(
 
 
 @functools.cache
-def _pick(mesh: Mesh) -> Callable[[Array, Array], Array]:
+def _pick(mesh: Mesh) -> Callable[[Array, Any], Array]:
     """The jitted function (images [n h w c], whole on each device; indices [b]) -> [b h w c]."""
     whole, examples = replicated(mesh), by_example(mesh)
     return jax.jit(

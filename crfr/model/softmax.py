@@ -74,7 +74,7 @@ def _chunked(
     def logits_of(
         e: Float[Array, "r b d"], w: Float[Array, "c d"], label: Int[Array, " b"]
     ) -> tuple[Float[Array, "r b c"], Float[Array, "r b c"]]:
-        cosine = cosines(e, w, dtype)
+        cosine: Any = cosines(e, w, dtype)  # custom_vjp hides the type
         return margin_logits(cosine, jnp.broadcast_to(label, cosine.shape[:2]), **margin), cosine
 
     def part(step: Array, centres: Array, label: Array, real: Array) -> tuple[Array, ...]:
