@@ -242,8 +242,14 @@ def table(rows):
 
 
 def beside_the_baseline(rows):
-    """crfr's other methods against its baseline, at as many images and at as many views a step."""
-    ours = {(r["method"], r["batch"]): r["figures"]["crfr"] for r in rows if "crfr" in r["figures"]}
+    """crfr's other methods against its baseline, at as many images and at as many views a step.
+
+    Of rows of the same method and batch the first counts.
+    """
+    ours = {}
+    for row in rows:
+        if "crfr" in row["figures"]:
+            ours.setdefault((row["method"], row["batch"]), row["figures"]["crfr"])
     for (method, batch), f in ours.items():
         same, equal = ours.get(("baseline", batch)), ours.get(("baseline", batch * f["views"]))
         if method != "baseline" and same:
@@ -320,8 +326,8 @@ def main(arguments=None):
         serve(flags)
         return 0
     # a second call goes on with what the first one compiled; JAX's folder is keep_programs'
-    kept = Path(os.environ.get("CRFR_CACHE") or "~/.cache/crfr").expanduser()
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kept / "inductor"))
+    inductor = environment.cache_folder() / "inductor"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(inductor))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     rows = []
     try:

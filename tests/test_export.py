@@ -67,8 +67,7 @@ def workdir(tmp_path_factory):
     state = jax.jit(partial(init_state, network, 2, tx))(jax.random.key(0))
     # statistics of its own features, so that embeddings differ as a trained network's do
     variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
-    measured = network.clone(bn_momentum=0.0)
-    apply = jax.jit(lambda x: measured.apply(variables, x, train=True, mutable=["batch_stats"]))
+    apply = jax.jit(lambda x: network.apply(variables, x, train=True, mutable=["batch_stats"]))
     stats = apply(jnp.asarray(blocks(16), jnp.float32))[1]["batch_stats"]
     folder.mkdir()
     environment.write_json(folder / "config.json", values)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from updates import FLOAT64, begin, sgd
 
-from crfr.model import norm, resnet
+from crfr.model import losses, norm, resnet, softmax
 from crfr.views.augment import Augmentation
 
 STEPS = 50
@@ -60,13 +60,19 @@ def plain_pool(x):
     return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
 
 
+def plain_cosines(embeddings, centres, dtype):
+    del dtype
+    return jnp.einsum("rbd,kd->rbk", embeddings, losses.unit(centres))
+
+
 def test_layers_with_gradients_written_out_have_the_losses_of_their_formulas(monkeypatch):
-    """BatchNorm with and without the ReLU behind it, ReLU, max-pooling: in float64."""
+    """BatchNorm with and without the ReLU behind it, ReLU, max-pooling, cosines: in float64."""
     with jax.enable_x64(True):
         ours = losses_of("float64", "float64", 4, 1e-3, FLOAT64)
         monkeypatch.setattr(norm, "normalise", plain_normalise)
         monkeypatch.setattr(resnet, "relu", jax.nn.relu)
         monkeypatch.setattr(resnet, "max_pool", plain_pool)
+        monkeypatch.setattr(softmax, "cosines", plain_cosines)
         theirs = losses_of("float64", "float64", 4, 1e-3, FLOAT64)
     assert ours[-1] < 0.01 * ours[0]
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)  # measured: 4e-13

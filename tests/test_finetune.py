@@ -84,7 +84,7 @@ def test_weights_fill_what_they_have_and_leave_the_rest(tmp_path):
     path = tmp_path / "resnet18.safetensors"
     save_file(dict(drawn), path)
     started, _ = start_from(str(path), network, state)
-    stem = drawn["conv1.weight"].transpose(2, 3, 1, 0)
+    stem = drawn["conv1.weight"].transpose(0, 2, 3, 1)
     backbone, before = started.params["backbone"], state.params["backbone"]
     np.testing.assert_array_equal(backbone["conv_stem"]["kernel"], stem)
     np.testing.assert_array_equal(backbone["dense"]["kernel"], before["dense"]["kernel"])

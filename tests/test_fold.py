@@ -31,7 +31,8 @@ def made(kind, dtype):
     def draw(path, leaf):
         name, shape = path[-1].key, leaf.shape
         if name == "kernel":
-            value = rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape)
+            inputs = shape[1:] if len(shape) == 4 else shape[:1]
+            value = rng.normal(0, np.sqrt(2 / np.prod(inputs)), shape)
         elif name == "var":
             value = rng.uniform(0.2, 2, shape)
         else:  # scale, slope, bias, mean

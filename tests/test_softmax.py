@@ -79,9 +79,10 @@ def scores(branches, *, devices, dtype, chunk=0, classes=CLASSES, margin=MARGINS
     return jax.jit(jax.grad(loss, (0, 1), has_aux=True), in_shardings=(by_branch, by_class, whole))
 
 
-def scores_of(embeddings, *others, **given):
+def scores_of(embeddings, *others, dtype=None, **given):
     """((cross-entropies, accuracy), gradients) over a number of devices, as arrays."""
-    grads, found = scores(len(embeddings), dtype=embeddings.dtype, **given)(embeddings, *others)
+    dtype = jnp.dtype(dtype or embeddings.dtype)
+    grads, found = scores(len(embeddings), dtype=dtype, **given)(embeddings, *others)
     return jax.tree.map(np.asarray, (found, grads))
 
 
@@ -114,6 +115,20 @@ def test_chunks_in_float32():
         true = scores_of(*data, devices=1)
     rounded = [part.astype(np.float32) if part.dtype == float else part for part in data]
     close(scores_of(*rounded, devices=8, chunk=CHUNK), true, 1e-6)
+
+
+@pytest.mark.parametrize(("devices", "chunk"), [(1, 0), (8, 0), (8, CHUNK)])
+def test_a_network_in_bfloat16_rounds_the_head_alike_on_any_number_of_devices(devices, chunk):
+    """Within 1 % of the largest of what float64 gives (measured: 0.5), and no more apart from one
+    device than a rounding to eight bits, 0.4 %."""
+    data = problem(2)
+    with jax.enable_x64(True):
+        true = scores_of(*data, devices=1)
+    single = [part.astype(np.float32) if part.dtype == float else part for part in data]
+    found = scores_of(*single, devices=devices, chunk=chunk, dtype="bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype("float32")}
+    close(found, true, 1e-2)
+    close(found, scores_of(*single, devices=1, dtype="bfloat16"), 1 / 256)
 
 
 @pytest.mark.parametrize("chunk", [0, CHUNK])

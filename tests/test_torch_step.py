@@ -35,7 +35,7 @@ def load(network, variables):
         for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
             *parts, kind = (part.key for part in path)
             value = torch.tensor(np.asarray(leaf))
-            value = {4: lambda v: v.permute(3, 2, 0, 1), 2: lambda v: v.T}.get(
+            value = {4: lambda v: v.permute(0, 3, 1, 2), 2: lambda v: v.T}.get(
                 value.ndim, lambda v: v
             )(value)
             own.pop(".".join([*parts, names[kind]])).copy_(value)

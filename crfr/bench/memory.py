@@ -136,7 +136,8 @@ def formula(
         "statistics": bytes_of(state.batch_stats),
         "optimizer": kept - of_classes + of_classes // devices,
         "gradients": bytes_of(backbone) + 4 * part * width,
-        "unit centres": 2 * 4 * chunk * width,  # and their gradient
+        # a chunk's centres and their gradient, or a sample's and their momentum
+        "centres in part": 2 * 4 * chunk * width if chunk < rows else 0,
         "view matrices": bytes_of(bank),
         "images and views": images * pixels * (1 + 4 * branches),
         "embeddings": 2 * 4 * branches * config.batch * width,  # gathered, and their gradient

@@ -163,8 +163,12 @@ def end_to_end(
     first, second = benchmark.pairs[:, 0], benchmark.pairs[:, 1]
 
     def embedding() -> None:
-        for resolution in {*resolutions, FULL}:
-            slots(np.arange(len(benchmark.images)), resolution)
+        """As a sweep embeds: all resolutions in one go."""
+        every = sorted({*resolutions, FULL})
+        which = np.tile(np.arange(len(benchmark.images)), len(every))
+        sizes = np.repeat(every, len(benchmark.images))
+        for _ in embed_work(embed, benchmark.images, which, sizes, mesh=mesh, batch=batch):
+            pass
 
     def theirs() -> None:
         for low in resolutions:

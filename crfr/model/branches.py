@@ -63,7 +63,7 @@ def embed_branches(
     """Unit embeddings of every view of every image, and the new running statistics.
 
     Every branch and every BatchNorm group of `group` consecutive images is a forward pass with
-    statistics of its own; the running statistics become the mean over groups and branches.
+    statistics of its own; their mean over groups and branches goes into the running statistics.
     `frozen`: all are normalised by the running statistics, which stay as they are.
     `dropout_keys` is [r b].
     """
@@ -80,6 +80,10 @@ def embed_branches(
         )
         return unit(embedding), new["batch_stats"]
 
+    def run(old: Array, new: Float[Array, "s r c"]) -> Array:
+        kept = network.bn_momentum
+        return kept * old + (1 - kept) * jax.lax.pmean(new.mean((0, 1)), AXIS)
+
     over_branches = jax.vmap(forward, in_axes=(None, None, 0, 0))
     over_groups = jax.vmap(over_branches, in_axes=(None, None, 1, 1), out_axes=(1, 0))
 
@@ -93,8 +97,10 @@ def embed_branches(
         views = views.reshape(branches, local // size, size, *views.shape[2:])
         keys = keys.reshape(branches, local // size, size)
         embeddings, stats = over_groups(params, batch_stats, views, keys)
-        stats = jax.tree.map(lambda s: jax.lax.pmean(s.mean((0, 1)), AXIS), stats)
-        return embeddings.reshape(branches, local, -1), stats
+        embeddings = embeddings.reshape(branches, local, -1)
+        if frozen:
+            return embeddings, batch_stats
+        return embeddings, jax.tree.map(run, batch_stats, stats)
 
     return jax.shard_map(
         share,

@@ -64,7 +64,9 @@ def _fold_convolutions(
     folded = {}
     for conv, norm in behind.items():
         scale, bias = _affine(params[norm], stats[norm], epsilon)
-        folded[conv] = {"kernel": params[conv]["kernel"] * scale, "bias": bias}
+        # kernels are [out height width in]
+        kernel = params[conv]["kernel"] * scale[:, None, None, None]
+        folded[conv] = {"kernel": kernel, "bias": bias}
     return folded
 
 

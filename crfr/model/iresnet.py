@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from crfr.model.conv import Conv
 from crfr.model.norm import Norm
 
 
@@ -34,7 +35,7 @@ class IRBlock(nn.Module):
 
     channels: int
     stride: int
-    conv: Callable[..., nn.Conv]
+    conv: Callable[..., Conv]
     first: Callable[..., Norm]
     norm: Callable[..., Norm]
     prelu: Callable[..., PReLU]

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+SMALLEST = 1e-24  # squared norm: below it the norm counts as constant
+
 
 def unit(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
     """Scale to unit norm along the last axis; the zero vector stays zero, its gradient finite."""
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), SMALLEST))
 
 
 def cosine_distance(a: Float[Array, "*#n d"], b: Float[Array, "*#n d"]) -> Float[Array, "*_"]:

@@ -16,7 +16,7 @@ AXIS = "devices"
 Norm = Callable[[Array, bool], Array]  # (features, train) -> features
 
 
-def group_mean(statistic: Float[Array, " c"], span: int) -> Float[Array, " c"]:
+def group_mean(statistic: Float[Array, "*s c"], span: int) -> Float[Array, "*s c"]:
     """The mean of a statistic over the `span` neighbouring devices that hold one group.
 
     Inside `jax.shard_map` over AXIS.  Collectives over groups of an axis do not exist there, so
@@ -28,8 +28,26 @@ def group_mean(statistic: Float[Array, " c"], span: int) -> Float[Array, " c"]:
     if groups == 1:
         return jax.lax.pmean(statistic, AXIS)
     mine = jax.lax.axis_index(AXIS) // span
-    row = (jnp.arange(groups) == mine)[:, None]
+    row = (jnp.arange(groups) == mine).reshape(-1, *[1] * statistic.ndim)
     return jax.lax.psum(jnp.where(row, statistic, 0), AXIS)[mine] / span
+
+
+def _sums(a: Float[Array, "n *b c"], b: Float[Array, "n *b c"]) -> Float[Array, "2 c"]:
+    """Each one's sums over all axes but the last, in one array.
+
+    On a GPU over the images first, in one pass over both: what is left is small, and one kernel
+    ends both sums, where XLA gives each its own.  On a CPU that takes longer
+    (docs/performance.md).
+    """
+
+    def at_once(*both: Array) -> Array:
+        return jnp.stack([x.sum(range(x.ndim - 1)) for x in both])
+
+    def images_first(*both: Array) -> Array:
+        left = jnp.concatenate([x.sum(0) for x in both], -1)
+        return left.sum(range(left.ndim - 1)).reshape(len(both), -1)
+
+    return jax.lax.platform_dependent(a, b, default=at_once, cuda=images_first, rocm=images_first)
 
 
 def _widest(x: Array) -> jnp.dtype:
@@ -58,9 +76,9 @@ def normalise(
 def _normalise(
     x: Array, scale: Array, bias: Array, epsilon: float, span: int, rectify: bool
 ) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
-    wide, axes = x.astype(_widest(x)), tuple(range(x.ndim - 1))
-    mean = group_mean(wide.mean(axes), span)
-    square = group_mean(jnp.square(wide).mean(axes), span)
+    wide, count = x.astype(_widest(x)), x.size // x.shape[-1]
+    total, squares = group_mean(_sums(wide, jnp.square(wide)), span)
+    mean, square = total / count, squares / count
     var = jnp.maximum(square - jnp.square(mean), 0)
     y = affine(x, mean, var, scale, bias, epsilon)
     y = jnp.maximum(y, 0) if rectify else y
@@ -90,13 +108,14 @@ def _gradient(
     slopes: tuple[Array, Array, Array],
 ) -> tuple[Array, Array, Array]:
     x, mean, var, scale, bias = kept
-    axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+    count = x.size // x.shape[-1]
     slope, root = slopes[0].astype(_widest(x)), jax.lax.rsqrt(var + epsilon)
     if rectify:
         slope = jnp.where(affine(x, mean, var, scale, bias, epsilon) > 0, slope, 0)
     centred = (x.astype(_widest(x)) - mean) * root
-    of_bias, of_scale = slope.sum(axes), (slope * centred).sum(axes)
-    lost = group_mean(of_bias / count, span) + centred * group_mean(of_scale / count, span)
+    of_bias, of_scale = sums = _sums(slope, slope * centred)
+    of_group = group_mean(sums, span)
+    lost = of_group[0] / count + centred * (of_group[1] / count)
     of_x = (slope - lost) * (scale * root)
     return of_x.astype(x.dtype), of_scale.astype(scale.dtype), of_bias.astype(scale.dtype)
 
@@ -107,15 +126,15 @@ normalise.defvjp(_normalise, _gradient)
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last; statistics in float32 or wider.
 
+    In training the variables `mean` and `var` become those of the batch, the variance the biased
+    one: the running statistics are made of them once a step (branches.py).
+
     epsilon: of the weight family (Keras 1.001e-5, torch and InsightFace 1e-5).
-    momentum: the share of the running statistic that is kept.  The running variance is the biased
-      one.
     span: the number of devices a group of images spans; 1 keeps the statistics on the device.
     rectify: with a ReLU behind it.
     """
 
     epsilon: float
-    momentum: float
     dtype: jnp.dtype
     param_dtype: jnp.dtype
     span: int = 1
@@ -134,9 +153,7 @@ class BatchNorm(nn.Module):
         found: Any = normalise(x, scale, bias, self.epsilon, self.span, self.rectify)
         y, batch_mean, batch_var = found
         if not self.is_initializing():
-            kept = self.momentum
-            mean.value = kept * mean.value + (1 - kept) * batch_mean
-            var.value = kept * var.value + (1 - kept) * batch_var
+            mean.value, var.value = batch_mean, batch_var
         return y.astype(self.dtype)
 
 

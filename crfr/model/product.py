@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-SMALLEST = 1e-24  # squared norm; see losses.unit
+from crfr.model.losses import SMALLEST
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -21,9 +21,10 @@ def cosines(
     """The cosines of float32 (float64) unit embeddings and centres of any norm, in their type.
 
     A centre of zeros has the cosine 0 with everything.
-    dtype: of the network.  bfloat16: factors are rounded to it, forward and backward, and sums are
-    float32: on a GPU true float32 would take a quarter of a ResNet-50 step, and TF32, its default,
-    rounds the factors as well.  Any other: true products in the type of the arguments.
+    dtype: of the network.  bfloat16: factors are rounded to it, forward and backward, and the
+    centres' gradient, as that of the convolutions' kernels; sums are float32.  On a GPU true
+    float32 would take a quarter of a ResNet-50 step, and TF32, its default, rounds the factors as
+    well.  Any other: true products in the type of the arguments.
     """
     return _forward(embeddings, centres, dtype)[0]
 
@@ -31,7 +32,10 @@ def cosines(
 def _forward(
     embeddings: Array, centres: Array, dtype: jnp.dtype
 ) -> tuple[Array, tuple[Array, Array, Array]]:
-    cosine = _product("rbd,kd->rbk", embeddings, centres, dtype) * _scale(centres)
+    product = _product("rbd,kd->rbk", embeddings, centres, dtype)
+    # Behind a barrier: else the compiler keeps logits and cosines, not the product that both are
+    # made of.
+    cosine = jax.lax.optimization_barrier(product) * _scale(centres)
     return cosine, (embeddings, centres, cosine)
 
 
@@ -52,7 +56,9 @@ def _backward(
     radial = (scaled.astype(cosine.dtype) * cosine).sum((0, 1)) * scale
     radial = jnp.where(_squares(centres) > SMALLEST, radial, 0)  # below it the scale is a constant
     straight = _product("rbk,rbd->kd", scaled, embeddings, dtype)
-    return of_embeddings, straight - radial[:, None] * centres
+    if dtype == jnp.bfloat16:
+        straight = straight.astype(dtype)
+    return of_embeddings.astype(embeddings.dtype), straight - radial[:, None] * centres
 
 
 cosines.defvjp(_forward, _backward)

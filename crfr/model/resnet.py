@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from crfr.errors import InputError, unknown
+from crfr.model.conv import Conv
 from crfr.model.iresnet import IRBlock, PReLU
 from crfr.model.norm import Affine, BatchNorm, Norm
 from crfr.model.pool import max_pool
@@ -55,7 +56,7 @@ class Block(nn.Module):
     stride: int
     bottleneck: bool
     stride_first: bool
-    conv: Callable[..., nn.Conv]
+    conv: Callable[..., Conv]
     norm: Callable[..., Norm]
 
     @nn.compact
@@ -90,8 +91,10 @@ def _gone(name: str, rectify: bool = False) -> Norm:
 class ResNet(nn.Module):
     """Images [n h w 3], float RGB in 0..255 -> embeddings [n d], not yet of unit norm.
 
-    `train`: BatchNorm uses the statistics of the images; `dropout_keys` [n]: drop features.
+    `train`: BatchNorm uses the statistics of the images, which become `batch_stats`;
+    `dropout_keys` [n]: drop features.
 
+    bn_momentum: the share of the running statistics that an update keeps (branches.py).
     block: "bottleneck", "basic" or "iresnet".
     head: "E" is BN - dropout - flatten - dense - BN; "plain" is the paper's flatten - dropout -
       dense.
@@ -126,7 +129,6 @@ class ResNet(nn.Module):
         first = norm = functools.partial(
             BatchNorm,
             self.bn_epsilon,
-            self.bn_momentum,
             self.dtype,
             self.param_dtype,
             self.bn_span,
@@ -136,17 +138,9 @@ class ResNet(nn.Module):
                 raise ValueError("a folded network has no statistics to train with")
             first, norm = functools.partial(Affine, self.dtype, self.param_dtype), _gone
 
-        def conv(channels: int, size: int, stride: int, name: str) -> nn.Conv:
-            return nn.Conv(
-                channels,
-                (size, size),
-                (stride, stride),
-                padding=[(size // 2, size // 2)] * 2,
-                use_bias=self.folded,
-                dtype=self.dtype,
-                param_dtype=self.param_dtype,
-                kernel_init=nn.initializers.he_normal(),
-                name=name,
+        def conv(channels: int, size: int, stride: int, name: str) -> Conv:
+            return Conv(
+                channels, size, stride, self.folded, self.dtype, self.param_dtype, name=name
             )
 
         mean, std = (jnp.asarray(v, images.dtype) for v in (self.input_mean, self.input_std))

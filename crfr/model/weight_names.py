@@ -97,7 +97,7 @@ def keras_entries(shapes: Any, *, old: bool) -> tuple[list[Entry], list[Leaf]]:
     """(the leaves that Keras' file has, those it has not) of a tree of shapes {"params",
     "batch_stats"}.
 
-    Kernels lie as ours; the stem's takes B, G, R.
+    Kernels lie as [height width in out]; the stem's takes B, G, R.
     """
     layer = old_keras_layer if old else keras_layer
 
@@ -105,9 +105,15 @@ def keras_entries(shapes: Any, *, old: bool) -> tuple[list[Entry], list[Leaf]]:
         name = layer(leaf[1:-1])
         if name is None:
             return None
-        turn = _flip if leaf[1] == "conv_stem" else _same
-        bias = f"{layer(_convolution(leaf))}/bias" if leaf[-1] == "mean" else ""
-        return Entry(leaf, f"{name}/{KERAS[leaf[-1]]}", shape, bias, turn, turn)
+        bias, to_ours, to_file = "", _same, _same
+        if len(shape) == 4:
+            o, h, w, i = shape
+            shape, to_ours, to_file = (h, w, i, o), _from_hwio, _to_hwio
+            if leaf[1] == "conv_stem":
+                to_ours, to_file = _from_flipped_hwio, _to_flipped_hwio
+        elif leaf[-1] == "mean":
+            bias = f"{layer(_convolution(leaf))}/bias"
+        return Entry(leaf, f"{name}/{KERAS[leaf[-1]]}", shape, bias, to_ours, to_file)
 
     return _split(shapes, entry)
 
@@ -125,7 +131,7 @@ def torch_entries(shapes: Any, *, insightface: bool) -> tuple[list[Entry], list[
             return None
         bias, to_ours, to_file = "", _same, _same
         if len(shape) == 4:
-            h, w, i, o = shape
+            o, h, w, i = shape
             shape, to_ours, to_file = (o, i, h, w), _from_oihw, _to_oihw
         elif leaf[-1] == "kernel":
             channels = shapes["params"]["norm_features"]["scale"].shape[0]
@@ -208,16 +214,28 @@ def _same(a: np.ndarray) -> np.ndarray:
     return a
 
 
-def _flip(a: np.ndarray) -> np.ndarray:
-    return a[:, :, ::-1]
+def _from_hwio(a: np.ndarray) -> np.ndarray:
+    return a.transpose(3, 0, 1, 2)
+
+
+def _to_hwio(a: np.ndarray) -> np.ndarray:
+    return a.transpose(1, 2, 3, 0)
+
+
+def _from_flipped_hwio(a: np.ndarray) -> np.ndarray:
+    return _from_hwio(a[:, :, ::-1])
+
+
+def _to_flipped_hwio(a: np.ndarray) -> np.ndarray:
+    return _to_hwio(a)[:, :, ::-1]
 
 
 def _from_oihw(a: np.ndarray) -> np.ndarray:
-    return a.transpose(2, 3, 1, 0)
+    return a.transpose(0, 2, 3, 1)
 
 
 def _to_oihw(a: np.ndarray) -> np.ndarray:
-    return a.transpose(3, 2, 0, 1)
+    return a.transpose(0, 3, 1, 2)
 
 
 def _from_chw(channels: int) -> Callable[[np.ndarray], np.ndarray]:

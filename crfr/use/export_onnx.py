@@ -19,6 +19,7 @@ import numpy as np
 
 from crfr.errors import InputError
 from crfr.evaluate.exported import KEY
+from crfr.model.losses import SMALLEST
 from crfr.model.resnet import ResNet
 from crfr.views.degrade import SIDE
 
@@ -130,7 +131,7 @@ def _channels(values: np.ndarray) -> np.ndarray:
 
 
 def _conv(graph: Graph, name: str, tree: Tree, x: str, stride: int) -> str:
-    kernel = tree["kernel"].transpose(3, 2, 0, 1)
+    kernel = tree["kernel"].transpose(0, 3, 1, 2)
     size = kernel.shape[-1]
     attributes = {
         "kernel_shape": [size, size],
@@ -208,6 +209,6 @@ def _embedding(graph: Graph, network: ResNet, dense: Tree, x: str) -> None:
     squares = graph.add("Mul", "squares", [x, x])
     axes = {"axes": np.array([1])}
     total = graph.add("ReduceSum", "total", [squares], axes, {"keepdims": 1})
-    floor = graph.add("Max", "floored", [total], {"least": np.array(1e-24)})
+    floor = graph.add("Max", "floored", [total], {"least": np.array(SMALLEST)})
     norm = graph.add("Sqrt", "norm", [floor])
     graph.add("Div", OUTPUT, [x, norm])
