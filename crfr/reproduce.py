@@ -150,7 +150,7 @@ def reproduce(
             with environment.locked(out, "", wait=True):  # of processes that share it
                 write_report(sweeps, out / PAGE)
 
-    def page_is_written() -> bool:
+    def try_to_write_page() -> bool:
         """Write the page; False where that fails, which stops nothing: its sources are kept."""
         try:
             write_page()
@@ -159,7 +159,7 @@ def reproduce(
             return False
         return True
 
-    held, diverged = _work_through(runs, left, works, finished, carry_out, page_is_written)
+    held, diverged = _work_through(runs, left, works, finished, carry_out, try_to_write_page)
     write_page()
     done = len(runs) - len(held) - len(diverged)
     shown = f"; open {(out / PAGE).resolve()}" if (out / PAGE).exists() else ""
@@ -191,7 +191,7 @@ def _plan(
         "classes": source.classes,
         "benchmarks": benchmarks,
         "devices": {"count": mesh.size, "kind": kind},
-        "trainings": [kind._asdict() for kind in kinds.values()],
+        "trainings": [training._asdict() for training in kinds.values()],
         "embeddings": [embedding._asdict() for embedding in embeddings.values()],
         "left": [{"run": str(run), **work._asdict()} for run, work in works.items()],
         "time": environment.now(),
@@ -216,7 +216,7 @@ def _work_through(
     works: dict[Run, Work],
     finished: Callable[[Run], bool],
     carry_out: Callable[[Run], bool],
-    page_is_written: Callable[[], bool],
+    try_to_write_page: Callable[[], bool],
 ) -> tuple[list[Run], list[Run]]:
     """Carry out the runs `left`; (those that another process kept, those that diverged)."""
     stale = False  # whether the page lacks something
@@ -228,7 +228,7 @@ def _work_through(
         for place, run in enumerate(left):
             if finished(run):
                 continue  # by another process
-            stale = stale and not page_is_written()
+            stale = stale and not try_to_write_page()
             spent = time.monotonic() - began
             pace = spent / counted if counted else 1.0
             rest = pace * sum(seconds[later] for later in [*held, *left[place:]])

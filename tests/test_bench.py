@@ -247,9 +247,9 @@ def test_the_model_of_speed_by_hand_and_in_the_docs():
 
 def test_a_program_for_a_gpu_needs_no_gpu(monkeypatch):
     """As far as a CPU's JAX goes: lowered for CUDA, and nothing is run on the mesh's devices."""
-    from benchmarks.gpu_program import trace_step
     from configs.baseline import get_config
     from crfr import commands
+    from crfr.bench.step import trace_step
     from crfr.train import sharding
 
     config = get_config("quick")

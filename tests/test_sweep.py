@@ -408,7 +408,6 @@ def test_a_model_that_has_changed_behind_its_name_is_refused(benchmark, tmp_path
 
 
 def test_another_degradation_behind_the_same_name_is_noticed(benchmark, tmp_path, monkeypatch):
-
     run(fake(colours), benchmark, tmp_path, [7, 112])
     apply = crfr.evaluate.embed.apply_degradation
     monkeypatch.setattr(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import Mesh
 from jax.stages import Traced
 from jaxtyping import Array
 
@@ -67,7 +67,7 @@ def prepare_step(config: Config, classes: int, mesh: Mesh) -> Step:
     return Step(call, compiled, compile_seconds, state_bytes, images, constants)
 
 
-def trace_step(config: Config, classes: int, mesh: Mesh | AbstractMesh) -> Traced:
+def trace_step(config: Config, classes: int, mesh: Mesh) -> Traced:
     """The update, traced from shapes alone: the mesh may be of devices that are not there."""
     _, state, settings, key = plan_training(config, classes, lambda _: 0.01, mesh)
     matrices = view_bank(settings.method.resolutions, settings.augmentation.crop)
@@ -142,8 +142,10 @@ def bench_step(
         raise InputError(f"--devices={devices}: there are {jax.device_count()}")
     mesh = sharding.make_mesh(devices)
     method, kind = parse_method(config.method), jax.devices()[0].device_kind
-    flops, step = count_flops(config, classes), prepare_step(config, classes, mesh)
-    row, alone = in_a_row(step.call, steps, repeats), timed(step.call, repeats)
+    flops = count_flops(config, classes)  # before the step takes the device's memory
+    step = prepare_step(config, classes, mesh)
+    row = in_a_row(step.call, steps, repeats)
+    alone = timed(step.call, repeats)
     seconds = row[0]
     peak = peak or device.peak_tflops(kind, config.model.dtype)
     used = device.peak_bytes()

@@ -117,10 +117,10 @@ def embed_work(
     Images that are embedded several times, as in a sweep, go to the devices once and are picked
     there, if they take no more than `HELD`: gathering them on the host for each batch would take
     longer than a GPU takes to embed them.  Batches hold whatever comes next, of one resolution or
-    several; the last one is padded and cut.
-    `batch` is rounded up to a multiple of the devices.  Without `pad` the last one is filled up to
-    a multiple of the devices only: for encoders that need no fixed shape.  One batch is under way
-    while the one before it is handed out, unchecked: see `check_embeddings`.
+    several; the last one is padded and cut.  `batch` is rounded up to a multiple of the devices.
+    Without `pad` the last one is filled up to a multiple of the devices only: for encoders that
+    need no fixed shape.  One batch is under way while the one before it is handed out, unchecked:
+    see `check_embeddings`.
     """
     batch = -(-batch // mesh.size) * mesh.size
     place = by_example(mesh)
