@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from crfr.model import losses
+from crfr.model.conv import Conv
 from crfr.model.margin import arcface_logits
 from crfr.model.norm import normalise
 from crfr.model.pool import max_pool
@@ -44,6 +45,27 @@ def test_values_and_gradients_are_those_of_the_formula(rectify, platform, monkey
         theirs = of(lambda *a: formula(*a, rectify))
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("platform", ["cpu", "default"])
+def test_a_1x1_convolution_is_a_product_on_every_platform(platform, stride, monkeypatch):
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *a, **of: of[platform](*a))
+    rng = np.random.default_rng(stride)
+    x, slope = rng.normal(size=(2, 7, 6, 3)), rng.normal(size=(2, 7, 6, 5))[:, ::stride, ::stride]
+    kernel = rng.normal(size=(5, 1, 1, 3))
+    with jax.enable_x64(True):
+        conv = Conv(5, 1, stride, False, jnp.dtype("float64"), jnp.dtype("float64"))
+        apply = lambda x, kernel: conv.apply({"params": {"kernel": kernel}}, x)  # noqa: E731
+        value, pull = jax.vjp(apply, x, kernel)
+        of_x, of_kernel = pull(jnp.asarray(slope))
+    picked, matrix = x[:, ::stride, ::stride], kernel[:, 0, 0]
+    expected = np.zeros(x.shape)
+    expected[:, ::stride, ::stride] = np.einsum("nhwd,dc->nhwc", slope, matrix)
+    np.testing.assert_allclose(value, np.einsum("nhwc,dc->nhwd", picked, matrix), rtol=1e-12)
+    np.testing.assert_allclose(of_x, expected, rtol=1e-12)
+    summed = np.einsum("nhwd,nhwc->dc", slope, picked)
+    np.testing.assert_allclose(of_kernel[:, 0, 0], summed, rtol=1e-12)
 
 
 def test_relu_has_the_gradient_of_jax():

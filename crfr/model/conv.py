@@ -25,14 +25,23 @@ class Conv(nn.Module):
         shape = (self.channels, self.size, self.size, x.shape[-1])
         init = nn.initializers.he_normal(in_axis=-1, out_axis=0)
         kernel = self.param("kernel", init, shape, self.param_dtype)
-        y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            (self.stride, self.stride),
-            [(self.size // 2, self.size // 2)] * 2,
-            dimension_numbers=("NHWC", "OHWI", "NHWC"),
-        )
+        x, kernel = jnp.asarray(x, self.dtype), jnp.asarray(kernel, self.dtype)
+        if self.size == 1:
+            # XLA's convolutions for CPUs take 1.5 times as long as its products
+            y = jax.lax.platform_dependent(x, kernel, cpu=self.multiply, default=self.convolve)
+        else:
+            y = self.convolve(x, kernel)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, shape[:1], self.param_dtype)
             y += bias.astype(self.dtype)
         return y
+
+    def convolve(self, x: Array, kernel: Array) -> Array:
+        strides, padding = [self.stride] * 2, [(self.size // 2, self.size // 2)] * 2
+        layout = ("NHWC", "OHWI", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=layout)
+
+    def multiply(self, x: Array, kernel: Array) -> Array:
+        """The same of a 1 x 1 kernel."""
+        picked = x[:, :: self.stride, :: self.stride]
+        return jnp.einsum("nhwc,dc->nhwd", picked, kernel[:, 0, 0])
