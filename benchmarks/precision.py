@@ -50,12 +50,17 @@ def compare(first, second, same, draws):
     return [tuple(100 * number for number in numbers) for numbers in found]
 
 
-def main(arguments=None):
+def make_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("first", type=Path, help="the folder of a sweep")
     parser.add_argument("second", type=Path, help="the same model's, in another precision")
     parser.add_argument("--benchmark", default="lfw")
     parser.add_argument("--draws", type=int, default=1000)
+    return parser
+
+
+def main(arguments=None):
+    parser = make_parser()
     flags = parser.parse_args(arguments)
     swept = [
         np.load(folder / "pairs" / f"{flags.benchmark}.npz")
