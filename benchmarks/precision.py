@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crfr.evaluate.arrays import pairs_file, read_arrays
 from crfr.evaluate.statistics import interval, paired_test, resampling
 from crfr.evaluate.verification import fold_of, kfold
 
@@ -62,11 +63,11 @@ def make_parser():
 def main(arguments=None):
     parser = make_parser()
     flags = parser.parse_args(arguments)
-    swept = [
-        np.load(folder / "pairs" / f"{flags.benchmark}.npz")
-        for folder in (flags.first, flags.second)
-    ]
-    first, second = ({name: pairs[name] for name in pairs.files} for pairs in swept)
+    files = [pairs_file(folder, flags.benchmark) for folder in (flags.first, flags.second)]
+    first, second = map(read_arrays, files)
+    for file, pairs in zip(files, (first, second), strict=True):
+        if not {*DIRECTIONS, "resolutions", "same"} <= pairs.keys():
+            parser.error(f"{file}: not there, or without CR: crfr sweep --scenarios=CR")
     for name in ("resolutions", "same"):
         if not np.array_equal(first[name], second[name]):
             parser.error(f"{flags.first} and {flags.second} have other {name}: sweep both alike")

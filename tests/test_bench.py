@@ -171,6 +171,8 @@ def test_memory_of_the_compiled_step(tmp_path, capsys):
     assert formula["class matrix"] == 256 * 16 * 4
     assert formula["gradients"] == formula["parameters"] + 32 * 16 * 4  # 32 of 256: the batch
     assert formula["logits"] == 2 * 32 * 32 * 4
+    assert formula["sampled rows"] == 2 * 32 * 16 * 4  # and their momentum
+    assert formula["rows of a chunk"] == 0
     # parameters and momentum alike; the counters of the steps, those of the optimizer among them
     state = 2 * (formula["parameters"] + formula["class matrix"]) + formula["statistics"]
     assert state <= compiled["aliased"] <= state + 32

@@ -37,7 +37,9 @@ def compiled_on(devices, group, inputs, what="all"):
     or of the parameters' gradients of what embeddings say ("gradients").
     """
     variables, args, _ = inputs
-    network = small_network("float64").clone(bn_span=group_span(BATCH, group, devices))
+    network = small_network("float64").clone(
+        bn_span=group_span(BATCH, group, devices), bn_momentum=0.75
+    )
     embed = partial(embed_branches, network, sharding.make_mesh(devices), group, False)
     given = (variables["params"], variables["batch_stats"], *args)
     mesh = sharding.make_mesh(devices)
@@ -71,7 +73,7 @@ def test_groups_are_those_of_the_global_batch(inputs, group):
                 np.testing.assert_allclose(got[r, part], losses.unit(out), rtol=0, atol=1e-11)
                 collected.append(new["batch_stats"])
         expected = jax.tree.map(
-            lambda old, *new: 0.9 * old + 0.1 * sum(new) / len(new),
+            lambda old, *new: 0.75 * old + 0.25 * sum(new) / len(new),
             variables["batch_stats"],
             *collected,
         )

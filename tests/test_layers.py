@@ -100,6 +100,10 @@ def test_products_of_rounded_factors_have_float32_sums():
     def rounded(x):
         return np.asarray(jnp.asarray(x, jnp.float32).astype(jnp.bfloat16)).astype(np.float64)
 
+    def gap(x):
+        """Between a number's neighbours in bfloat16."""
+        return 2.0 ** (np.floor(np.log2(np.abs(x))) - 7)
+
     true = np.asarray(args[1]).astype(np.float64)
     scale = 1 / np.linalg.norm(true, axis=1)
     e, w = rounded(args[0]), rounded(args[1])
@@ -109,8 +113,11 @@ def test_products_of_rounded_factors_have_float32_sums():
     wanted = (
         (cosine, 0),
         (np.einsum("rbk,kd->rbd", slope, w), 0),
-        # the centres' straight gradient is rounded, to eight bits
-        (straight - ((slope * cosine).sum((0, 1)) * scale)[:, None] * true, np.abs(straight) / 256),
+        # the centres' straight gradient is rounded, to either neighbour where it lies between two
+        (
+            rounded(straight) - ((slope * cosine).sum((0, 1)) * scale)[:, None] * true,
+            np.where(np.abs(straight - rounded(straight)) > 0.49 * gap(straight), gap(straight), 0),
+        ),
     )
     for a, (b, rounding) in zip(found, wanted, strict=True):
         assert a.dtype == jnp.float32

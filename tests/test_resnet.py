@@ -158,3 +158,14 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32():
 def test_unknown_settings_are_refused(bad, message):
     with pytest.raises(InputError, match=message):
         resnet.build(**bad)
+
+
+def test_kernels_begin_with_the_deviation_of_their_inputs():
+    """He et al. 2015: sqrt(2 / inputs); a kernel is [out height width in]."""
+    shapes = {"conv_stem": 7 * 7 * 3, "stage3_block0": 3 * 3 * 64}
+    network = resnet.build("tiny", width=16)
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 112, 112, 3)))["params"]
+    for name, inputs in shapes.items():
+        kernel = params[name].get("kernel", params[name].get("conv0", {}).get("kernel"))
+        assert kernel[0].size == inputs
+        assert float(kernel.std()) == pytest.approx(np.sqrt(2 / inputs), rel=0.05)

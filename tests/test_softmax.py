@@ -117,7 +117,7 @@ def test_chunks_in_float32():
     close(scores_of(*rounded, devices=8, chunk=CHUNK), true, 1e-6)
 
 
-@pytest.mark.parametrize(("devices", "chunk"), [(1, 0), (8, 0), (8, CHUNK)])
+@pytest.mark.parametrize(("devices", "chunk"), [(8, 0), (8, CHUNK)])
 def test_a_network_in_bfloat16_rounds_the_head_alike_on_any_number_of_devices(devices, chunk):
     """Within 1 % of the largest of what float64 gives (measured: 0.5), and no more apart from one
     device than a rounding to eight bits, 0.4 %."""

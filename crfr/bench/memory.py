@@ -129,6 +129,7 @@ def formula(
         for leaf in jax.tree.leaves(state.opt_state)
         if leaf.shape == state.params["classes"].shape
     )
+    moments = of_classes // classes  # that the optimizer keeps of a row
     pixels = SIDE * SIDE * 3
     return {
         "parameters": bytes_of(backbone),
@@ -136,8 +137,9 @@ def formula(
         "statistics": bytes_of(state.batch_stats),
         "optimizer": kept - of_classes + of_classes // devices,
         "gradients": bytes_of(backbone) + 4 * part * width,
-        # a chunk's centres and their gradient, or a sample's and their momentum
-        "centres in part": 2 * 4 * chunk * width if chunk < rows else 0,
+        "sampled rows": 4 * part * width * (1 + moments) if config.softmax.sample < 1 else 0,
+        # and their gradient
+        "rows of a chunk": 2 * 4 * chunk * width if chunk < part else 0,
         "view matrices": bytes_of(bank),
         "images and views": images * pixels * (1 + 4 * branches),
         "embeddings": 2 * 4 * branches * config.batch * width,  # gathered, and their gradient

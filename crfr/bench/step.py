@@ -142,7 +142,7 @@ def bench_step(
         raise InputError(f"--devices={devices}: there are {jax.device_count()}")
     mesh = sharding.make_mesh(devices)
     method, kind = parse_method(config.method), jax.devices()[0].device_kind
-    flops = count_flops(config, classes)  # before the step takes the device's memory
+    flops = count_flops(config, classes)
     step = prepare_step(config, classes, mesh)
     row = in_a_row(step.call, steps, repeats)
     alone = timed(step.call, repeats)

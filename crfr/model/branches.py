@@ -80,7 +80,7 @@ def embed_branches(
         )
         return unit(embedding), new["batch_stats"]
 
-    def run(old: Array, new: Float[Array, "s r c"]) -> Array:
+    def moved(old: Array, new: Float[Array, "s r c"]) -> Array:
         kept = network.bn_momentum
         return kept * old + (1 - kept) * jax.lax.pmean(new.mean((0, 1)), AXIS)
 
@@ -100,7 +100,7 @@ def embed_branches(
         embeddings = embeddings.reshape(branches, local, -1)
         if frozen:
             return embeddings, batch_stats
-        return embeddings, jax.tree.map(run, batch_stats, stats)
+        return embeddings, jax.tree.map(moved, batch_stats, stats)
 
     return jax.shard_map(
         share,

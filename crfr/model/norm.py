@@ -17,7 +17,7 @@ Norm = Callable[[Array, bool], Array]  # (features, train) -> features
 
 
 def group_mean(statistic: Float[Array, "*s c"], span: int) -> Float[Array, "*s c"]:
-    """The mean of a statistic over the `span` neighbouring devices that hold one group.
+    """The mean of a statistic, of a sum too, over the `span` neighbouring devices of one group.
 
     Inside `jax.shard_map` over AXIS.  Collectives over groups of an axis do not exist there, so
     each group fills its own row of a small array and one all-reduce serves all groups.
@@ -40,12 +40,13 @@ def _sums(a: Float[Array, "n *b c"], b: Float[Array, "n *b c"]) -> Float[Array, 
     (docs/performance.md).
     """
 
-    def at_once(*both: Array) -> Array:
-        return jnp.stack([x.sum(range(x.ndim - 1)) for x in both])
+    def at_once(a: Array, b: Array) -> Array:
+        axes = range(a.ndim - 1)
+        return jnp.stack([a.sum(axes), b.sum(axes)])
 
-    def images_first(*both: Array) -> Array:
-        left = jnp.concatenate([x.sum(0) for x in both], -1)
-        return left.sum(range(left.ndim - 1)).reshape(len(both), -1)
+    def images_first(a: Array, b: Array) -> Array:
+        left = jnp.concatenate([a.sum(0), b.sum(0)], -1)
+        return left.sum(range(left.ndim - 1)).reshape(2, -1)
 
     return jax.lax.platform_dependent(a, b, default=at_once, cuda=images_first, rocm=images_first)
 

@@ -14,7 +14,7 @@ from crfr import agreement
 from crfr.errors import InputError, first_line
 from crfr.train import manifest, sound
 from crfr.train.sharding import of_classes
-from crfr.train.state import Shapes, check_shapes
+from crfr.train.state import Shapes, difference
 from crfr.workdir import checkpoint_path
 
 SECONDS = 24 * 3600  # that a save may take
@@ -174,9 +174,7 @@ class Checkpoints:
             ocp.checkpoint_utils.construct_restore_args(target),
         )
         whole = ocp.args.PyTreeRestore(target, restore_args=args)
-        return self._restore(
-            step, whole, lambda saved: check_shapes(saved, _shapes(state), classes)
-        )
+        return self._restore(step, whole, lambda saved: difference(saved, _shapes(state), classes))
 
     def restore_network(self, step: int, variables: Any, sharding: Any) -> Any:
         """`params` and `batch_stats` of the backbone alone, as `restore`; nothing else is read."""
@@ -186,17 +184,19 @@ class Checkpoints:
         args = ocp.checkpoint_utils.construct_restore_args(target)
         wanted = _shapes(named)
 
-        def check(saved: Shapes) -> None:
-            check_shapes({path: saved[path] for path in wanted if path in saved}, wanted, 0)
+        def differs(saved: Shapes) -> str | None:
+            return difference({path: saved[path] for path in wanted if path in saved}, wanted, 0)
 
         part = ocp.args.PyTreeRestore(target, restore_args=args, partial_restore=True)
-        found = self._restore(step, part, check)
+        found = self._restore(step, part, differs)
         return {"params": found["params"]["backbone"], "batch_stats": found["batch_stats"]}
 
-    def _restore(self, step: int, args: Any, check: Callable[[Shapes], None]) -> Any:
+    def _restore(self, step: int, args: Any, differs: Callable[[Shapes], str | None]) -> Any:
+        """`differs` tells, of the shapes that were saved, what is not as wanted; None: nothing."""
         try:
-            check(_shapes(self._manager.item_metadata(step).tree))
-            return self._manager.restore(step, args=args)
+            found = differs(_shapes(self._manager.item_metadata(step).tree))
+            if not found:
+                return self._manager.restore(step, args=args)
         except Exception as error:  # just that is what Orbax raises for an array it cannot read
             kinds = (OSError, ValueError, KeyError, TypeError)
             if type(error) is not Exception and not isinstance(error, kinds):
@@ -205,6 +205,11 @@ class Checkpoints:
                 f"{self._folder / str(step)}: does not restore ({first_line(error)}); use another "
                 f"step of {self.steps()}, or delete that folder to fall back to the one before"
             ) from error
+        raise InputError(
+            f"{self._folder / str(step)}: is of another network, or of a crfr that kept it "
+            f"otherwise ({found}); give the config and the crfr that it was trained with, or train "
+            "anew in another folder"
+        )
 
     def _guard(self, write: Any) -> None:
         try:

@@ -80,9 +80,10 @@ def init_state(
     return State(jnp.zeros((), jnp.int32), params, variables["batch_stats"], tx.init(params))
 
 
-def check_shapes(saved: Shapes, wanted: Shapes, classes: int) -> None:
-    """ValueError where the arrays that were saved are not those that are `wanted`, by their paths,
-    but for the rows at the end of class matrices: of `classes` identities none may be missing.
+def difference(saved: Shapes, wanted: Shapes, classes: int) -> str | None:
+    """The first array that was saved and is not as `wanted`, in words; None where there is none.
+
+    But for the rows at the end of class matrices: of `classes` identities none may be missing.
     """
     for path, shape in wanted.items():
         found = saved.get(path)
@@ -90,10 +91,10 @@ def check_shapes(saved: Shapes, wanted: Shapes, classes: int) -> None:
         if found and len(shape) == 2 and "classes" in path:
             same = found[0] >= classes and found[1] == shape[1]
         if not same:
-            name = ".".join(path)
-            raise ValueError(f"{name} is {found}, expected {shape} for {classes} classes")
-    if more := saved.keys() - wanted.keys():
-        raise ValueError(f"{'.'.join(min(more))} is not expected")
+            name, for_classes = ".".join(path), f" for {classes} classes" if classes else ""
+            return f"{name} is {found}, expected {shape}{for_classes}"
+    more = saved.keys() - wanted.keys()
+    return f"{'.'.join(min(more))} is not expected" if more else None
 
 
 def decay_mask(params: Any, norm_and_bias: bool) -> Any:
