@@ -68,6 +68,68 @@ def test_a_1x1_convolution_is_a_product_on_every_platform(platform, stride, monk
     np.testing.assert_allclose(of_kernel[:, 0, 0], summed, rtol=1e-12)
 
 
+def by_taps(x, kernel, slope):
+    """(convolution, its gradients) of [n h w c], [d 3 3 c] and [n h w d], a tap at a time."""
+    border = ((0, 0), (1, 1), (1, 1), (0, 0))
+    padded, (_, h, w, _) = np.pad(x, border), x.shape
+    y, of_padded, of_kernel = np.zeros(slope.shape), np.zeros(padded.shape), np.zeros(kernel.shape)
+    for i, j in np.ndindex(3, 3):
+        part = np.s_[:, i : i + h, j : j + w]
+        y += padded[part] @ kernel[:, i, j].T
+        of_padded[part] += slope @ kernel[:, i, j]
+        of_kernel[:, i, j] = np.einsum("nhwd,nhwc->dc", slope, padded[part])
+    return y, of_padded[:, 1:-1, 1:-1], of_kernel
+
+
+@pytest.mark.parametrize("sides", [(4, 4), (7, 7), (6, 5), (1, 2)])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_3x3_convolution_of_many_channels_on_a_cpu(dtype, sides):
+    """By Winograd's sums; in groups, whose gradients of the one kernel are added."""
+    rng = np.random.default_rng(sum(sides))
+    x, slope = rng.normal(size=(2, 3, *sides, 64)), rng.normal(size=(2, 3, *sides, 70))
+    kernel = rng.normal(size=(70, 3, 3, 64))
+    with jax.enable_x64(dtype == "float64"):
+        conv = Conv(70, 3, 1, False, jnp.dtype(dtype), jnp.dtype(dtype))
+        groups = jax.vmap(
+            lambda x, kernel: conv.apply({"params": {"kernel": kernel}}, x), (0, None)
+        )
+        given = [jnp.asarray(a, dtype) for a in (x, kernel, slope)]
+        assert "stablehlo.convolution" not in jax.jit(groups).lower(*given[:2]).as_text()
+        value, pull = jax.vjp(groups, *given[:2])
+        found = value, *pull(given[2])
+    expected = by_taps(x.reshape(6, *sides, 64), kernel, slope.reshape(6, *sides, 70))
+    for ours, theirs in zip(found, expected, strict=True):
+        ours, theirs = np.asarray(ours, np.float64).ravel(), theirs.ravel()
+        # of sums of up to 6 x 49 products in float32, in another order
+        error = {"float64": 1e-13, "float32": 2e-6}[dtype]
+        assert np.abs(ours - theirs).max() < error * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"channels": 63}, "few channels"),
+        ({"stride": 2}, "other tiles"),
+        ({"side": 65}, "too much memory"),
+        ({"dtype": "bfloat16"}, "too few digits"),
+        ({"size": 7}, "another kernel"),
+        ({"platform": "cuda"}, "no CPU"),
+    ],
+)
+def test_where_a_convolution_stays_one(changed, why):
+    def text(channels=64, size=3, stride=1, side=8, dtype="float32", platform="cpu"):
+        of_type = jnp.dtype(dtype)
+        conv = Conv(channels, size, stride, False, of_type, of_type)
+        x = jax.ShapeDtypeStruct((2, side, side, 64), of_type)
+        variables = jax.eval_shape(conv.init, jax.random.key(0), x)
+        return (
+            jax.jit(conv.apply).trace(variables, x).lower(lowering_platforms=(platform,)).as_text()
+        )
+
+    assert "stablehlo.convolution" not in text()
+    assert "stablehlo.convolution" in text(**changed), why
+
+
 def test_relu_has_the_gradient_of_jax():
     x = jnp.array([-2.0, -0.0, 0.0, 1e-30, 3.0])
     for ours, theirs in ((relu, jax.nn.relu), (jax.grad(lambda v: relu(v).sum()), jax.grad(lambda v: jax.nn.relu(v).sum()))):  # fmt: skip  # noqa: E501

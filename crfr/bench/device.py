@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh
+from jax.stages import Traced
 
 from crfr.bench.timing import in_a_row
 from crfr.errors import InputError
@@ -44,6 +45,17 @@ def counting_mesh() -> Mesh:
             "JAX_PLATFORMS leaves out the CPU, on which FLOPs are counted: add it, as in cuda,cpu"
         ) from error
     return Mesh(np.array(cpu), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def counted_flops(traced: Traced) -> float:
+    """FLOPs of what was traced for `counting_mesh`, as it is written, by the compiler's count.
+
+    Lowered as for a TPU, where nothing is written otherwise: a CPU's convolutions are products with
+    sums of their own (model/conv_cpu.py), and on a GPU calls that nobody counts make the random
+    numbers.
+    """
+    lowered: Any = traced.lower(lowering_platforms=("tpu",))
+    return lowered.cost_analysis()["flops"]
 
 
 def peak_bytes() -> int | None:

@@ -86,8 +86,7 @@ def count_flops(config: Config, classes: int) -> float:
     """
     config = copy.deepcopy(config)
     config.softmax.chunk = 0
-    lowered: Any = trace_step(config, classes, device.counting_mesh()).lower()
-    return lowered.cost_analysis()["flops"]
+    return device.counted_flops(trace_step(config, classes, device.counting_mesh()))
 
 
 def count_program(step: Step) -> dict[str, Any]:
