@@ -16,12 +16,22 @@ SIDE = 64  # px up to which its tiles, four times the input, are small beside wh
 Tiles = list[list[Array]]  # [row column] in a tile -> that place of every tile
 
 
+@jax.custom_batching.custom_vmap
 def _kernel_gradient(slope: Float[Array, "*n d"], x: Float[Array, "*n c"]) -> Float[Array, "d c"]:
     """That of y = x kernel^T.  A CPU is faster with the narrower factor on the left."""
     slope, x = (a.reshape(-1, a.shape[-1]) for a in (slope, x))
     if slope.shape[1] <= x.shape[1]:
         return jnp.einsum("nd,nc->dc", slope, x)
     return jnp.einsum("nc,nd->cd", x, slope).T
+
+
+@_kernel_gradient.def_vmap
+def _one_by_one(
+    size: int, batched: Sequence[bool], slope: Array, x: Array
+) -> tuple[Float[Array, "b d c"], bool]:
+    """Of branches and groups, each by a product: a CPU is slow at a batch of them."""
+    factors = [(slope[i] if batched[0] else slope, x[i] if batched[1] else x) for i in range(size)]
+    return jnp.stack([_kernel_gradient(*pair) for pair in factors]), True
 
 
 @jax.custom_vjp
