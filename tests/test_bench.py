@@ -261,6 +261,21 @@ def test_a_program_for_a_gpu_needs_no_gpu(monkeypatch):
     assert "stablehlo.convolution" in traced.lower(lowering_platforms=("cuda",)).as_text()
 
 
+def test_flops_are_those_of_the_convolution_that_a_cpu_writes_otherwise():
+    import jax
+    import jax.numpy as jnp
+
+    from crfr.bench import device
+    from crfr.model.conv import Conv
+
+    conv = Conv(64, 3, 1, False, jnp.dtype("float32"), jnp.dtype("float32"))
+    images = jnp.zeros((4, 8, 8, 64))
+    traced = jax.jit(conv.apply).trace({"params": {"kernel": jnp.zeros((64, 3, 3, 64))}}, images)
+    # of a line of 8 pixels two have two of the three taps, the others all: the border is no work
+    assert device.counted_flops(traced) == 2 * 4 * 64 * 64 * (2 * 2 + 6 * 3) ** 2
+    assert traced.lower().cost_analysis()["flops"] < 0.6 * device.counted_flops(traced)
+
+
 def test_flops_are_counted_where_the_accelerator_counts_none(monkeypatch):
     """JAX has no count of what is lowered for a GPU: here all devices but the last are such."""
     import jax

@@ -35,8 +35,8 @@ def peak_tflops(kind: str, dtype: str) -> float | None:
 
 
 def counting_mesh() -> Mesh:
-    """A mesh of one CPU, for what is lowered to have its FLOPs counted: for a GPU or a TPU JAX
-    counts none before it has compiled, and afterwards those of its own kernels.
+    """A mesh of one CPU, for what is lowered to have its FLOPs counted: on a GPU's or a TPU's
+    devices JAX counts none before it has compiled, and afterwards those of its own kernels.
     """
     try:
         cpu = jax.devices("cpu")[:1]
@@ -50,9 +50,8 @@ def counting_mesh() -> Mesh:
 def counted_flops(traced: Traced) -> float:
     """FLOPs of what was traced for `counting_mesh`, as it is written, by the compiler's count.
 
-    Lowered as for a TPU, where nothing is written otherwise: a CPU's convolutions are products with
-    sums of their own (model/conv_cpu.py), and on a GPU calls that nobody counts make the random
-    numbers.
+    Lowered as for a TPU, where nothing is written otherwise: a CPU's convolutions are products of
+    their own (model/conv_cpu.py), and on a GPU calls that are not counted make random numbers.
     """
     lowered: Any = traced.lower(lowering_platforms=("tpu",))
     return lowered.cost_analysis()["flops"]

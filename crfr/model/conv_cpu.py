@@ -1,7 +1,9 @@
 """Convolutions as products, for CPUs: their compiler is good at products, less so at convolutions.
 
-Measurements are in docs/performance.md.  What is written with `jax.custom_vjp` here has the
-gradients of the convolution up to rounding; differentiated as it stands, it would be slow again.
+Each has the values and first gradients of the convolution, up to rounding (docs/performance.md has
+what it gains).  Gradients are written out, as those that differentiation makes are slow: there is
+no forward mode and no second derivative, and inside `jax.shard_map` a kernel has to vary over the
+axis as the images do.
 """
 
 import functools
@@ -11,27 +13,36 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-MANY = 64  # channels from which Winograd's sums cost less than the products it saves
-SIDE = 64  # px up to which its tiles, four times the input, are small beside what a network keeps
+WINOGRAD_CHANNELS = 64  # of fewer the tiles' sums take what the products save
+WINOGRAD_SIDE = 64  # px; of larger images the tiles, four times the input, take too much memory
+WINOGRAD_PIXELS = 256  # of all images; of fewer the kernel's tiles take what the products save
+UNROLLED = 5  # branches or groups, as many as ST-M2 has: each product more has to be compiled
 Tiles = list[list[Array]]  # [row column] in a tile -> that place of every tile
+
+
+def _sum_of_products(slope: Float[Array, "*n d"], x: Float[Array, "*n c"]) -> Float[Array, "d c"]:
+    slope, x = (a.reshape(-1, a.shape[-1]) for a in (slope, x))
+    if slope.shape[1] <= x.shape[1]:
+        return jnp.einsum("nd,nc->dc", slope, x)
+    return jnp.einsum("nc,nd->cd", x, slope).T  # a CPU is faster with the narrower on the left
 
 
 @jax.custom_batching.custom_vmap
 def _kernel_gradient(slope: Float[Array, "*n d"], x: Float[Array, "*n c"]) -> Float[Array, "d c"]:
-    """That of y = x kernel^T.  A CPU is faster with the narrower factor on the left."""
-    slope, x = (a.reshape(-1, a.shape[-1]) for a in (slope, x))
-    if slope.shape[1] <= x.shape[1]:
-        return jnp.einsum("nd,nc->dc", slope, x)
-    return jnp.einsum("nc,nd->cd", x, slope).T
+    """That of y = x kernel^T."""
+    return _sum_of_products(slope, x)
 
 
 @_kernel_gradient.def_vmap
-def _one_by_one(
+def _of_each(
     size: int, batched: Sequence[bool], slope: Array, x: Array
 ) -> tuple[Float[Array, "b d c"], bool]:
-    """Of branches and groups, each by a product: a CPU is slow at a batch of them."""
-    factors = [(slope[i] if batched[0] else slope, x[i] if batched[1] else x) for i in range(size)]
-    return jnp.stack([_kernel_gradient(*pair) for pair in factors]), True
+    """Of each branch or group a product of its own: as a batch of products they take longer."""
+    if size > UNROLLED:
+        axes = tuple(0 if b else None for b in batched)
+        return jax.vmap(_sum_of_products, axes)(slope, x), True
+    pairs = [(slope[i] if batched[0] else slope, x[i] if batched[1] else x) for i in range(size)]
+    return jnp.stack([_kernel_gradient(*pair) for pair in pairs]), True
 
 
 @jax.custom_vjp
@@ -84,6 +95,10 @@ def _a_transposed(m: Sequence[Array]) -> list[Array]:
     return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
 
 
+def _kernel_tiles(kernel: Float[Array, "d 3 3 c"]) -> Tiles:
+    return _both_ways(_g, [[kernel[:, i, j] for j in range(3)] for i in range(3)])
+
+
 def _strided(x: Float[Array, "n h w c"], size: int) -> Tiles:
     """The pixels of tiles of `size` that begin every 2 pixels, whole ones only."""
     h, w = (side - size + 1 for side in x.shape[1:3])
@@ -97,7 +112,7 @@ def _input_tiles(x: Float[Array, "n h w c"]) -> Tiles:
 
 
 def _convolve(x: Float[Array, "n h w a"], kernel: Tiles, form: str) -> Float[Array, "n h w b"]:
-    """`form` of the products of pixels [n h w a] and transformed kernels [d c]."""
+    """`form` of the products of pixels [n h w a] and a transformed kernel [d c]."""
     rows = zip(_input_tiles(x), kernel, strict=True)
     products = [[jnp.einsum(form, v, u) for v, u in zip(*row, strict=True)] for row in rows]
     places = _both_ways(_a_transposed, products)
@@ -107,45 +122,45 @@ def _convolve(x: Float[Array, "n h w a"], kernel: Tiles, form: str) -> Float[Arr
 
 
 @jax.custom_vjp
+@jax.jit  # traced once for all layers of a shape
 def winograd(
     x: Float[Array, "n h w c"], kernel: Float[Array, "d 3 3 c"]
 ) -> Float[Array, "n h w d"]:
     """The convolution with a 3 x 3 kernel, one pixel apart, with a border of one pixel."""
-    return _winograd(x, kernel)[0]
+    return _convolve(x, _kernel_tiles(kernel), "nhwc,dc->nhwd")
 
 
-def _winograd(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Tiles]]:
-    taps = [[kernel[:, i, j] for j in range(3)] for i in range(3)]
-    transformed = _both_ways(_g, taps)
-    return _convolve(x, transformed, "nhwc,dc->nhwd"), (x, transformed)
-
-
-def _winograd_gradient(kept: tuple[Array, Tiles], slope: Array) -> tuple[Array, Array]:
-    x, transformed = kept
-    # of the input: the convolution with the kernel turned around, and _g(k[::-1]) is _g(k) so
-    turned = [[transformed[i][j] for j in (3, 1, 2, 0)] for i in (3, 1, 2, 0)]
+@jax.jit
+def _winograd_gradient(kept: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    # that of x is the convolution with the kernel turned around, which swaps the first and the
+    # last of its tiles' rows and columns
+    tiles = _kernel_tiles(kernel)
+    turned = [[tiles[i][j] for j in (3, 1, 2, 0)] for i in (3, 1, 2, 0)]
     of_x = _convolve(slope, turned, "nhwd,dc->nhwc")
     odd = [side % 2 for side in slope.shape[1:3]]
     slope = jnp.pad(slope, ((0, 0), (0, odd[0]), (0, odd[1]), (0, 0)))
     rows = zip(_both_ways(_a, _strided(slope, 2)), _input_tiles(x), strict=True)
-    tiles = [[_kernel_gradient(s, v) for s, v in zip(*row, strict=True)] for row in rows]
-    taps = _both_ways(_g_transposed, tiles)
+    gradients = [[_kernel_gradient(s, v) for s, v in zip(*row, strict=True)] for row in rows]
+    taps = _both_ways(_g_transposed, gradients)
     return of_x, jnp.stack([jnp.stack(row, 1) for row in taps], 1)
 
 
-winograd.defvjp(_winograd, _winograd_gradient)
+winograd.defvjp(lambda x, kernel: (winograd(x, kernel), (x, kernel)), _winograd_gradient)
 
 
 def instead(x: Array, kernel: Array, stride: int) -> Callable[[Array, Array], Array] | None:
     """What takes the place of the convolution of x [n h w c] with a kernel [d k k c], with half the
     kernel as its border, on a CPU; None: nothing is faster.
     """
-    size = kernel.shape[1]
+    size, channels = kernel.shape[1], min(kernel.shape[0], kernel.shape[3])
     if size == 1:
         return functools.partial(pointwise, stride=stride)
-    channels = min(kernel.shape[0], kernel.shape[3])
-    small = channels >= MANY and max(x.shape[1:3]) <= SIDE
-    # in bfloat16 the tiles' sums would lose digits that the products need
-    if (size, stride) == (3, 1) and small and jnp.finfo(x.dtype).bits >= 32:
-        return winograd
-    return None
+    images, height, width, _ = x.shape
+    if (size, stride) != (3, 1) or channels < WINOGRAD_CHANNELS:
+        return None
+    if max(height, width) > WINOGRAD_SIDE or jnp.finfo(x.dtype).bits < 32:
+        return None  # in bfloat16 the tiles' sums would lose digits that the products need
+    if not isinstance(images, int) or images * height * width < WINOGRAD_PIXELS:
+        return None  # an export leaves the number of images open
+    return winograd
