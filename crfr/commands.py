@@ -17,15 +17,12 @@ from crfr.data.batches import sample_digest, train_batches
 from crfr.data.benchmarks import Benchmark, load_benchmark
 from crfr.data.records import Source, open_source
 from crfr.errors import InputError
-from crfr.evaluate.distances import pair_distances
-from crfr.evaluate.embed import compile_embed, embed_images
-from crfr.evaluate.protocols import FULL
-from crfr.evaluate.verification import kfold_accuracy
+from crfr.measure import make_verify
 from crfr.model.branches import group_span
 from crfr.model.margin import check_margin
 from crfr.networks import build, build_for_evaluation
 from crfr.recipe import Config, check_config, defaults
-from crfr.starting import start_from
+from crfr.starting import find_weights, start_from
 from crfr.train import loop, schedule, sharding
 from crfr.train.checkpoint import Checkpoints
 from crfr.train.finite import FiniteCheck
@@ -41,6 +38,7 @@ from crfr.workdir import (
     check_same_data,
     checkpoint_folder,
     flat,
+    latest_step,
     open_workdir,
     record_start,
     see_config,
@@ -104,30 +102,10 @@ def compile_training(
     return jax.jit(init, out_shardings=place), shapes, update, constants
 
 
-def make_verify(config: Config, benchmark: Benchmark, mesh: Mesh) -> Any:
-    """The function that measures a state on a benchmark at 112 px, as the sweep would (fig. 15)."""
+def find_start(config: Config) -> tuple[Any, list[str]]:
+    """The weights that a config starts from, as `find_weights` gives them."""
     network = build_for_evaluation(config.to_dict())
-    embed = compile_embed(network, mesh)
-
-    def verify(state: State) -> dict[str, Any]:
-        variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
-        embeddings = embed_images(
-            partial(embed, variables),
-            benchmark.images,
-            FULL,
-            mesh=mesh,
-            batch=config.run.eval_batch,
-        )
-        distances = pair_distances(embeddings, embeddings, benchmark.pairs)
-        accuracy, std, threshold = kfold_accuracy(distances, benchmark.same)
-        return {
-            "benchmark": benchmark.name,
-            "verification_accuracy": accuracy,
-            "verification_std": std,
-            "verification_threshold": threshold,
-        }
-
-    return verify
+    return find_weights(config.init.weights, network, bn_frozen=config.model.bn_frozen)
 
 
 def train(
@@ -161,6 +139,8 @@ def train(
                 f"--config.run.keep_best={config.run.keep_best}: nothing tells which are the best; "
                 "give --config.run.benchmark"
             )
+        if config.init.weights and not latest_step(workdir):
+            find_start(config)  # what is refused leaves no folder behind
         return data, benchmark or (load_benchmark(spec) if spec else None)
 
     source, benchmark = agreement.together(prepare)
@@ -198,8 +178,7 @@ def _train(
         else:
             state = init()
             if config.init.weights:
-                like, frozen = build_for_evaluation(config.to_dict()), config.model.bn_frozen
-                state, weights = start_from(config.init.weights, like, state, bn_frozen=frozen)
+                state, weights = start_from(config.init.weights, find_start(config), state)
         kind = jax.devices()[0].device_kind
         facts = {
             "step": start,
@@ -226,6 +205,10 @@ def _train(
             workers=run.workers,
             skip_unreadable=run.skip_unreadable,
         )
+        verify = None
+        if benchmark is not None:
+            network = build_for_evaluation(config.to_dict())
+            verify = make_verify(network, benchmark, mesh, run.eval_batch)
         log = Log(workdir, start, tensorboard=run.tensorboard, writes=agreement.leader())
         with log, Watchdog(run.hang_after) as watchdog:
             loop.train(
@@ -243,7 +226,7 @@ def _train(
                 verify_every=run.verify_every * epoch,
                 checkpoints=checkpoints,
                 log=log,
-                verify=make_verify(config, benchmark, mesh) if benchmark is not None else None,
+                verify=verify,
                 check=FiniteCheck(run.on_nan, start, log.skipped),
                 watchdog=watchdog,
             )

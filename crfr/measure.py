@@ -1,12 +1,14 @@
 """Measuring models: specs -> the sweep's functions; one function a command."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from crfr import agreement, environment
 from crfr.data.benchmarks import Benchmark, load_benchmarks
@@ -14,13 +16,22 @@ from crfr.errors import InputError, unknown
 from crfr.evaluate import arrays, results
 from crfr.evaluate import sweep as sweeping
 from crfr.evaluate.dataset import analyse
-from crfr.evaluate.embed import PRECISIONS
+from crfr.evaluate.distances import pair_distances
+from crfr.evaluate.embed import PRECISIONS, compile_embed, embed_images
 from crfr.evaluate.encoders import Encoder, load_encoder
-from crfr.evaluate.protocols import Protocol, draw_protocols, read_protocols, write_protocols
-from crfr.evaluate.verification import MODES
+from crfr.evaluate.protocols import (
+    FULL,
+    Protocol,
+    draw_protocols,
+    read_protocols,
+    write_protocols,
+)
+from crfr.evaluate.verification import MODES, kfold_accuracy
+from crfr.model.resnet import ResNet
 from crfr.networks import build_for_evaluation
 from crfr.train import sharding
 from crfr.train.log import FILE as METRICS
+from crfr.train.state import State
 from crfr.views.degrade import VARIANTS, check_resolutions
 from crfr.workdir import read_config, read_starts
 
@@ -208,3 +219,26 @@ def protocols(benchmark: str, out: Path, seed: int) -> None:
     for loaded in load_benchmarks(benchmark):
         for path in write_protocols(out, loaded, seed):
             print(path)
+
+
+def make_verify(
+    network: ResNet, benchmark: Benchmark, mesh: Mesh, batch: int
+) -> Callable[[State], dict[str, Any]]:
+    """The function that measures a training's state at 112 px, as a sweep would (figure 15)."""
+    embed = compile_embed(network, mesh)
+
+    def verify(state: State) -> dict[str, Any]:
+        variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
+        embeddings = embed_images(
+            partial(embed, variables), benchmark.images, FULL, mesh=mesh, batch=batch
+        )
+        distances = pair_distances(embeddings, embeddings, benchmark.pairs)
+        accuracy, std, threshold = kfold_accuracy(distances, benchmark.same)
+        return {
+            "benchmark": benchmark.name,
+            "verification_accuracy": accuracy,
+            "verification_std": std,
+            "verification_threshold": threshold,
+        }
+
+    return verify

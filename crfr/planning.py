@@ -6,12 +6,12 @@ Everything that can be refused is refused here, before anything is measured or t
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from crfr.arguments import parse_config
-from crfr.commands import make_rate
+from crfr.commands import find_start, make_rate
 from crfr.data.benchmarks import Benchmark
 from crfr.data.records import Source
 from crfr.errors import InputError, unknown
@@ -19,10 +19,10 @@ from crfr.evaluate.protocols import Protocol, draw_protocols, folder_name, read_
 from crfr.model.branches import group_span
 from crfr.model.margin import check_margin
 from crfr.model.weights import weight_settings
-from crfr.networks import build, build_for_evaluation
+from crfr.networks import build
 from crfr.recipe import Config, check_config, defaults
 from crfr.report import paper
-from crfr.starting import find_weights, is_file
+from crfr.starting import is_file
 from crfr.train import sharding
 from crfr.views.methods import METHODS, parse_method
 from crfr.workdir import check_same_config, check_same_data, latest_step
@@ -52,6 +52,14 @@ class Run:
 
     def __str__(self) -> str:
         return f"{self.method}, seed {self.seed}"
+
+
+def of_flag(flag: str, load: Callable[[str], Any], spec: str) -> Any:
+    """`load(spec)`; its InputError names the flag."""
+    try:
+        return load(spec)
+    except InputError as error:
+        raise InputError(f"--{flag}: {error}") from error
 
 
 def parse_methods(names: Sequence[str]) -> list[str]:
@@ -165,8 +173,7 @@ def check_weights(runs: Sequence[Run]) -> None:
     for run in runs:
         start = (run.config.init.weights, run.config.model.to_json())
         if start[0] and not latest_step(run.workdir) and start not in seen:
-            network = build_for_evaluation(run.config.to_dict())
-            find_weights(start[0], network, bn_frozen=run.config.model.bn_frozen)
+            find_start(run.config)
             seen.append(start)
 
 

@@ -27,6 +27,7 @@ from crfr.planning import (
     find_protocols,
     make_configs,
     make_runs,
+    of_flag,
     override_names,
     parse_methods,
 )
@@ -40,13 +41,6 @@ from crfr.views.degrade import check_resolutions
 from crfr.workdir import latest_step
 
 PLAN, PAGE = "plan.json", "report.html"
-
-
-def _of_flag(flag: str, load: Callable[[str], Any], spec: str) -> Any:
-    try:
-        return load(spec)
-    except InputError as error:
-        raise InputError(f"--{flag}: {error}") from error
 
 
 def reproduce(
@@ -77,11 +71,11 @@ def reproduce(
     check_resolutions(np.asarray(resolutions))
     names = parse_methods(methods)
     configs = make_configs(config, names, overrides, data=data, weights=weights)
-    source = _of_flag("data", open_source, data)
-    loaded = _of_flag("benchmarks", load_benchmarks, benchmarks)
+    source = of_flag("data", open_source, data)
+    loaded = of_flag("benchmarks", load_benchmarks, benchmarks)
     if "run.benchmark" in override_names(overrides):
         spec = configs[names[0]].run.benchmark  # the same for all
-        verified = _of_flag("config.run.benchmark", load_benchmark, spec) if spec else None
+        verified = of_flag("config.run.benchmark", load_benchmark, spec) if spec else None
     else:
         place = next((i for i, b in enumerate(loaded) if b.name.lower() == paper.BENCHMARK), 0)
         verified, spec = loaded[place], split_specs(benchmarks)[place]
@@ -164,6 +158,9 @@ def reproduce(
     done = len(runs) - len(held) - len(diverged)
     shown = f"; open {(out / PAGE).resolve()}" if (out / PAGE).exists() else ""
     print(f"\n{done} of {len(runs)} runs are done{shown}", flush=True)
+    swept = {path.parent for path in out.glob(f"sweep/*/{results.SUMMARY}")}
+    if others := ", ".join(sorted(path.name for path in swept - {run.sweep for run in runs})):
+        print(f"the page has nothing of {others}, beside them: name their methods and seeds too")
     if diverged:
         raise InputError(
             f"{len(diverged)} of {len(runs)} runs diverged: {'; '.join(map(str, diverged))}; the "
@@ -221,7 +218,8 @@ def _work_through(
     """Carry out the runs `left`; (those that another process kept, those that diverged)."""
     stale = False  # whether the page lacks something
     diverged: list[Run] = []
-    began, counted = time.monotonic(), 0.0  # `counted`: what the plan gave the runs done since
+    began = time.monotonic()
+    worked = counted = 0.0  # of the runs that are done: seconds, and those of the plan
     seconds = {run: work.training + work.sweep for run, work in works.items()}
     for remedy in ("later again", "left to it: the same command again goes on"):
         held = []
@@ -229,8 +227,8 @@ def _work_through(
             if finished(run):
                 continue  # by another process
             stale = stale and not try_to_write_page()
-            spent = time.monotonic() - began
-            pace = spent / counted if counted else 1.0
+            started = time.monotonic()
+            spent, pace = started - began, worked / counted if counted else 1.0
             rest = pace * sum(seconds[later] for later in [*held, *left[place:]])
             print(
                 f"\n[{runs.index(run) + 1}/{len(runs)}] {run}: about {duration(rest)} left of "
@@ -239,6 +237,7 @@ def _work_through(
             )
             try:
                 if carry_out(run):
+                    worked += time.monotonic() - started
                     counted, stale = counted + seconds[run], True
                 else:
                     print(f"{run}: another process works on it; {remedy}")

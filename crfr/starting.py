@@ -34,17 +34,13 @@ ALIKE = {
 }
 
 
-def start_from(
-    spec: str, network: ResNet, state: State, *, bn_frozen: bool = False
-) -> tuple[State, str]:
+def start_from(spec: str, found: tuple[Any, list[str]], state: State) -> tuple[State, str]:
     """(a fresh state with the weights of `spec` in it, their fingerprint).
 
-    `spec` is a file of weights.py's table or `WORKDIR[@STEP]`.  What the weights have not, such as
-    the embedding head of an ImageNet network, stays fresh and is named on stdout.  Raises
-    InputError for a spec that names nothing, for weights of another network and, with `bn_frozen`,
-    for those without the statistics of a BatchNorm.
+    `found` is what `find_weights` gave.  What the weights have not, such as the embedding head of
+    an ImageNet network, stays fresh and is named on stdout.
     """
-    variables, absent = find_weights(spec, network, bn_frozen=bn_frozen)
+    variables, absent = found
     fresh = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
     whole = fill(fresh, variables)
     placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), whole, fresh)
@@ -66,7 +62,12 @@ def is_file(spec: str) -> bool:
 
 
 def find_weights(spec: str, network: ResNet, *, bn_frozen: bool = False) -> tuple[Any, list[str]]:
-    """(weights of `spec` for a network, the parts that they lack); InputError as `start_from`."""
+    """(weights of `spec` for a network, the parts that they lack).
+
+    `spec` is a file of weights.py's table or `WORKDIR[@STEP]`.  Raises InputError for one that
+    names nothing, for weights of another network and, with `bn_frozen`, for those without the
+    statistics of a BatchNorm.
+    """
     if not is_file(spec):
         return _of_run(spec, network), []
     found = load_backbone(Path(spec), network)

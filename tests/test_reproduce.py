@@ -176,7 +176,9 @@ def test_done_runs_are_left_alone(whole, unmeasured, monkeypatch, capsys):
     assert [len(starts(out, run)) for run in RUNS] == [1, 1, 1, 1]
     assert before == {run: (out / "sweep" / run / "sweep.json").stat().st_mtime_ns for run in RUNS}
     assert [len(page) for page in pages] == [4]
-    assert "4 of them are done" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "4 of them are done" in output
+    assert "has nothing of" not in output
 
 
 def test_other_recipes_data_and_benchmarks_are_refused_before_anything(whole, unmeasured):
@@ -206,7 +208,7 @@ def test_a_benchmark_of_the_same_name_with_other_images_is_refused(whole, unmeas
     assert unmeasured == []
 
 
-def test_a_larger_request_adds_and_a_kill_costs_nothing(whole, unmeasured, tmp_path):
+def test_a_larger_request_adds_and_a_kill_costs_nothing(whole, unmeasured, tmp_path, capsys):
     """SIGKILL in the second training; then the same command, with one more resolution."""
     uninterrupted, _ = whole
     out = tmp_path / "out"
@@ -246,6 +248,8 @@ def test_a_larger_request_adds_and_a_kill_costs_nothing(whole, unmeasured, tmp_p
         assert kept == [row["accuracy"] for row in rows(uninterrupted, run)]
     assert rows(out, RUNS[0]) == rows(uninterrupted, RUNS[0])  # of seed 0, not asked for
     assert "14" in (out / "report.html").read_text()
+    told = "the page has nothing of bt-14-seed-0, bt-7-seed-0, beside them: name their methods and"
+    assert told in capsys.readouterr().out
 
 
 def test_plan(unmeasured, tmp_path, monkeypatch, capsys):
@@ -331,6 +335,31 @@ def test_a_run_that_diverges_stops_no_other(stubs, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(commands, "train", train)
     main.run(words(tmp_path / "out"))
     assert order[4::2] == RUNS[1:3]
+
+
+def test_the_time_left_is_by_the_runs_that_are_done(monkeypatch, capsys):
+    """Runs take twice the 100 s planned; one that diverges after 1000 s says nothing of others."""
+    now, runs = [0.0], ["a", "b", "c", "d"]
+    monkeypatch.setattr(reproduce.time, "monotonic", lambda: now[0])
+
+    def carry_out(run):
+        now[0] += 1000 if run == "a" else 200
+        if run == "a":
+            raise DivergedError("loss is nan")
+        return True
+
+    works = {run: estimate.Work(60, 40, 0, 0) for run in runs}
+    _, diverged = reproduce._work_through(
+        runs, runs, works, lambda _: False, carry_out, lambda: True
+    )
+    assert diverged == ["a"]
+    told = re.findall(r"\] (\w): about (\w+) left of (\w+)", capsys.readouterr().out)
+    assert told == [
+        ("a", "6m40s", "6m40s"),
+        ("b", "5m00s", "21m40s"),
+        ("c", "6m40s", "26m40s"),
+        ("d", "3m20s", "26m40s"),
+    ]
 
 
 @pytest.mark.parametrize("where", ["sweep", "verification"])
