@@ -339,12 +339,13 @@ def test_a_run_that_diverges_stops_no_other(stubs, tmp_path, monkeypatch, capsys
 
 def test_the_time_left_is_by_the_runs_that_are_done(monkeypatch, capsys):
     """Runs take twice the 100 s planned; one that diverges after 1000 s says nothing of others."""
-    now, runs = [0.0], ["a", "b", "c", "d"]
+    now = [0.0]
+    runs = [planning.Run(name, 0, None, Path(), Path(), 1) for name in "abcd"]
     monkeypatch.setattr(reproduce.time, "monotonic", lambda: now[0])
 
     def carry_out(run):
-        now[0] += 1000 if run == "a" else 200
-        if run == "a":
+        now[0] += 1000 if run is runs[0] else 200
+        if run is runs[0]:
             raise DivergedError("loss is nan")
         return True
 
@@ -352,8 +353,8 @@ def test_the_time_left_is_by_the_runs_that_are_done(monkeypatch, capsys):
     _, diverged = reproduce._work_through(
         runs, runs, works, lambda _: False, carry_out, lambda: True
     )
-    assert diverged == ["a"]
-    told = re.findall(r"\] (\w): about (\w+) left of (\w+)", capsys.readouterr().out)
+    assert diverged == [runs[0]]
+    told = re.findall(r"\] (\w), seed 0: about (\w+) left of (\w+)", capsys.readouterr().out)
     assert told == [
         ("a", "6m40s", "6m40s"),
         ("b", "5m00s", "21m40s"),
