@@ -6,12 +6,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hosts import FAST
 
-# Eight virtual devices for the tests of sharding, and compiling in half the time for slower code:
-# both have to be said before JAX starts.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-)
+# Eight virtual devices for the tests of sharding, which have to be said before JAX starts
+os.environ["XLA_FLAGS"] = f"{FAST} --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Programs compiled once serve both workers, and the processes that tests start: a third less time.
 # The workers inherit the folder of the process that starts them.

@@ -129,7 +129,7 @@ MODES = ("fails", "breaks", "killed")
 def start_pair(mode: str, folder: Path) -> list[subprocess.Popen]:
     """Two of PROCESS: one pair in what looks like a Slurm step, one like Open MPI's, one told."""
     port = str(20000 + (os.getpid() * 3 + MODES.index(mode)) % 10000)
-    common = {"PYTHONPATH": str(hosts.ROOT), "XLA_FLAGS": "", "JAX_COORDINATOR_PORT": port}
+    common = {"PYTHONPATH": str(hosts.ROOT), "XLA_FLAGS": hosts.FAST, "JAX_COORDINATOR_PORT": port}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     pair = []
     for i in range(2):

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hosts import FAST
 
 from crfr import environment
 from crfr.bench import kills, works
@@ -124,7 +125,7 @@ def test_a_directory_that_may_only_be_read(tmp_path):
 
 def test_a_handful_of_kills_changes_nothing(tmp_path, monkeypatch, capsys):
     """The short form of `crfr bench kills`; docs/reliability.md has the long one."""
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    monkeypatch.setenv("XLA_FLAGS", FAST)
     bench_kills(2, ["train", "convert"], tmp_path / "kills", seed=5, epochs=1)
     found = json.loads((tmp_path / "kills/kills.json").read_text())
     assert found["done"]

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hosts import FAST
 
 import crfr.evaluate.embed
 from crfr import environment, measure
@@ -472,7 +473,7 @@ def test_a_killed_process_goes_on_where_it_was(benchmark, tmp_path):
     words = [sys.executable, "-m", "crfr.main", "sweep", "--model=slow:embed", "--batch=4"]
     words += [f"--benchmark={SPEC}", "--resolutions=7-30,112", "--scenarios=CR,ER,matrix"]
     path = os.pathsep.join([str(Path(__file__).parents[1]), str(tmp_path)])
-    settings = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": path, "XLA_FLAGS": ""}}
+    settings = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": path, "XLA_FLAGS": FAST}}
     for count in (3, 20):  # files of embeddings that are there when it is killed
         process = subprocess.Popen([*words, "--out=parts"], stdout=subprocess.DEVNULL, **settings)
         folder = tmp_path / "parts/embeddings" / FOLDER

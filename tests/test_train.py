@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from hosts import FAST
 from ml_collections import ConfigDict
 
 from crfr import commands
@@ -24,7 +25,6 @@ from crfr.train.finite import DivergedError
 from crfr.workdir import latest_step, open_workdir
 
 ROOT = Path(__file__).parents[1]
-FAST = "--xla_backend_optimization_level=0"  # XLA's flags in processes of their own: compile fast
 pytestmark = pytest.mark.usefixtures("one_device")
 
 
