@@ -26,6 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 SIDE = 112
 LUMA = (0.299, 0.587, 0.114)
 LOW = (7, 14, 28, 56)
+# the paper's augmentation: places of a crop of 128 px, most change of brightness and saturation
+OFFSETS, COLOUR = 17, (0.4, 0.4)
 METHODS = {  # the resolutions (px) each view draws from, the weight of the distance
     "baseline": (((SIDE,),), 0.0),
     "bt-m": (((*LOW, SIDE),), 0.0),
@@ -48,13 +50,12 @@ FORMS = {
 
 
 class Block(nn.Module):
-    """crfr's Block: ResNet v1 strides in the first convolution, v1.5 in the second."""
+    """crfr's Block of a ResNet v1, which strides in the first convolution."""
 
-    def __init__(self, entering, channels, stride, bottleneck, version):
+    def __init__(self, entering, channels, stride, bottleneck):
         super().__init__()
         if bottleneck:
-            first, second = (stride, 1) if version == "v1" else (1, stride)
-            layers = [(1, first, 1), (3, second, 1), (1, 1, 4)]
+            layers = [(1, stride, 1), (3, 1, 1), (1, 1, 4)]
         else:
             layers = [(3, stride, 1), (3, 1, 1)]
         self.count, before = len(layers), entering
@@ -83,17 +84,16 @@ class Block(nn.Module):
 class Network(nn.Module):
     """Pixels [n 3 h w] in 0..255 -> embeddings [n d] by head E, not yet of unit norm."""
 
-    def __init__(self, name, version="v1", embedding=512, dropout=0.5, width=None):
+    def __init__(self, name, embedding, dropout):
         super().__init__()
-        stages, usual, bottleneck = NETWORKS[name]
-        width = width or usual
+        stages, width, bottleneck = NETWORKS[name]
         self.conv_stem = nn.Conv2d(3, width, 7, 2, 3, bias=False)
         self.norm_stem = nn.BatchNorm2d(width)
         self.blocks, before = [], width
         for stage, blocks in enumerate(stages):
             for i in range(blocks):
                 stride = 2 if stage and i == 0 else 1
-                block = Block(before, width * 2**stage, stride, bottleneck, version)
+                block = Block(before, width * 2**stage, stride, bottleneck)
                 before = block.leaving
                 self.add_module(f"stage{stage}_block{i}", block)
                 self.blocks.append(f"stage{stage}_block{i}")
@@ -130,15 +130,16 @@ def make_views(images, which, top, left, flip, shift, saturation, matrices, luma
     return views
 
 
-def draw(choices, batch, offsets, brightness, saturation, device):
+def draw(choices, batch, device):
     """(index of each view's resolution [r b], top, left, flip, shift, saturation) at random; of
     each view the indices that it is drawn from.
     """
+    brightness, saturation = COLOUR
     which = [c[torch.randint(0, len(c), (batch,), device=device)] for c in choices]
     return (
         torch.stack(which),
-        torch.randint(0, offsets, (batch,), device=device),
-        torch.randint(0, offsets, (batch,), device=device),
+        torch.randint(0, OFFSETS, (batch,), device=device),
+        torch.randint(0, OFFSETS, (batch,), device=device),
         torch.rand(batch, device=device) < 0.5,
         (torch.rand(batch, device=device) * 2 - 1) * 255 * brightness,
         1 + (torch.rand(batch, device=device) * 2 - 1) * saturation,
@@ -162,12 +163,10 @@ class Training:
         self,
         *,
         name="resnet50",
-        version="v1",
         method="baseline",
         classes=85742,
         embedding=512,
         dropout=0.5,
-        width=None,
         scale=64.0,
         margin=0.5,
         rate=0.01,
@@ -177,15 +176,12 @@ class Training:
         head=torch.bfloat16,
         matrices,
         resolutions,
-        offsets=17,
-        brightness=0.4,
-        saturation=0.4,
         device="cuda",
     ):
         memory, mode = FORMS[form]
         self.views, self.weight = METHODS[method]
         self.device, self.memory = device, memory
-        self.network = Network(name, version, embedding, dropout, width)
+        self.network = Network(name, embedding, dropout)
         # of parameters, logits and losses; autocast takes bfloat16 where it may
         self.wide = torch.float64 if dtype == torch.float64 else torch.float32
         self.network = self.network.to(device, self.wide, memory_format=memory).train()
@@ -196,7 +192,6 @@ class Training:
         self.luma = torch.tensor(LUMA, device=device, dtype=self.matrices.dtype)
         places = {resolution: index for index, resolution in enumerate(resolutions)}
         self.choices = [torch.tensor([places[r] for r in v], device=device) for v in self.views]
-        self.offsets, self.colour = offsets, (brightness, saturation)
         self.scale, self.margin = scale, margin
         self.dtype, self.head = dtype, head
         decayed = [self.centres, *(p for p in self.network.parameters() if p.ndim > 1)]
@@ -228,7 +223,7 @@ class Training:
 
     def step(self, images, label, draws=None):
         if draws is None:
-            draws = draw(self.choices, len(images), self.offsets, *self.colour, self.device)
+            draws = draw(self.choices, len(images), self.device)
         torch.compiler.cudagraph_mark_step_begin()
         loss = self.loss(images, label, draws)
         loss.backward()

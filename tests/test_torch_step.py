@@ -152,7 +152,7 @@ def test_a_step_has_nothing_from_the_host():
         float(torch.tensor(loss.item()))
     assert {"item", "tensor"} <= set(noted.seen)
     # drawn from those of its own view: 112 px first, then one of the low ones
-    which, *_ = torch_resnet.draw(training.choices, 200, 17, 0.4, 0.4, "cpu")
+    which, *_ = torch_resnet.draw(training.choices, 200, "cpu")
     assert [set(w.tolist()) for w in which] == [{4}, {0, 1, 2, 3}]
 
 
@@ -174,7 +174,7 @@ def test_views_make_nothing_larger_than_the_images():
     """A product that is broadcast copies an image's matrix for every row of its pixels."""
     images, _ = torch_resnet.random_batch(4, CLASSES, "cpu")
     matrices = torch.tensor(view_bank((7, 112), 128))
-    draws = torch_resnet.draw([torch.tensor([1]), torch.tensor([0])], 4, 17, 0.4, 0.4, "cpu")
+    draws = torch_resnet.draw([torch.tensor([1]), torch.tensor([0])], 4, "cpu")
     with Largest() as noted:
         torch_resnet.make_views(images, *draws, matrices, torch.tensor(torch_resnet.LUMA))
     assert noted.numbers == images.numel()
