@@ -1,6 +1,9 @@
 """The training step compiled for an H200 that is not there: its kernels and the bytes they move.
 
     JAX_PLATFORMS=cpu python benchmarks/gpu_program.py --method=st-m1 --batch=128
+    JAX_PLATFORMS=cpu python benchmarks/gpu_program.py --embed --batch=1024
+
+With --embed it is the embedding of a batch at random resolutions, as sweeps embed.
 
 JAX's CUDA plugin (`pip install "jax[cuda13]"`, Linux, no GPU) compiles for a device that is
 described to it.  Without the device nothing is tried out: which of cuDNN's and cuBLAS's algorithms
@@ -20,8 +23,12 @@ from jax.sharding import AxisType, Mesh
 
 from crfr.bench.program import PARTS, by_part, kernels, part
 from crfr.bench.step import trace_step
+from crfr.evaluate.embed import compile_embed
+from crfr.model import resnet
+from crfr.model.fold import fold
 from crfr.model.norm import AXIS
 from crfr.recipe import recipe
+from crfr.views.degrade import SIDE
 
 H200 = """
 gpu_device_info {
@@ -43,6 +50,7 @@ device_description_str: "NVIDIA H200"
 
 def make_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--embed", action="store_true", help="embedding, not training")
     parser.add_argument("--method", default="baseline")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--classes", type=int, default=85742)
@@ -56,17 +64,33 @@ def make_parser():
     return parser
 
 
-def main():
-    flags = make_parser().parse_args()
-    topology = get_topology_desc("h200", "cuda", target_config=H200, topology="1x1x1")
-    mesh = Mesh(np.array(topology.devices), (AXIS,), axis_types=(AxisType.Auto,))
+def trace_training(flags, mesh):
     config = recipe()
     config.method, config.batch = flags.method, flags.batch
     config.model.name, config.model.dtype = flags.name, flags.dtype
     config.model.bn_group = min(flags.batch, config.model.bn_group)
-    # tuning needs the device
-    options = {"xla_gpu_autotune_level": 0}
-    compiled = trace_step(config, flags.classes, mesh).lower().compile(options)
+    return trace_step(config, flags.classes, mesh)
+
+
+def trace_embedding(flags, mesh):
+    """Of the folded network, whose weights are zeros here: only their shapes and types count."""
+    network = resnet.build(flags.name, dtype=flags.dtype)
+    image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), np.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), image)
+    network, weights = fold(network, jax.tree.map(lambda v: np.zeros(v.shape, v.dtype), variables))
+    images = jax.ShapeDtypeStruct((flags.batch, SIDE, SIDE, 3), np.uint8)
+    sizes = jax.ShapeDtypeStruct((flags.batch,), np.int32)
+    shapes = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype), weights)
+    return compile_embed(network, mesh).trace(shapes, images, sizes)
+
+
+def main():
+    flags = make_parser().parse_args()
+    topology = get_topology_desc("h200", "cuda", target_config=H200, topology="1x1x1")
+    mesh = Mesh(np.array(topology.devices), (AXIS,), axis_types=(AxisType.Auto,))
+    trace = trace_embedding if flags.embed else trace_training
+    options = {"xla_gpu_autotune_level": 0}  # tuning needs the device
+    compiled = trace(flags, mesh).lower().compile(options)
     if flags.hlo:
         flags.hlo.write_text(compiled.as_text())
     found = kernels(compiled.as_text())
@@ -74,7 +98,7 @@ def main():
     parts = by_part(found)
     memory = compiled.memory_analysis()
     seconds = moved / (flags.bandwidth * 1e12)
-    for name in PARTS:
+    for name in () if flags.embed else PARTS:
         if name in parts:
             print(f"{name:<10}{parts[name]['kernels']:>6} kernels{parts[name]['gb']:>9.3f} GB")
     print(f"{'all':<10}{len(found):>6} kernels{moved / 1e9:>9.3f} GB")
@@ -89,18 +113,16 @@ def main():
     }
     print("MiB:", ", ".join(f"{name} {size / 2**20:.0f}" for name, size in held.items()))
     for kernel in sorted(found, key=lambda k: -k.bytes)[: flags.largest]:
-        print(
-            f"{kernel.bytes / 1e6:9.1f} MB  {part(kernel.operation):<10}{kernel.name:<36}"
-            f"{kernel.operation[-80:]}"
-        )
+        place = "" if flags.embed else part(kernel.operation)
+        print(f"{kernel.bytes / 1e6:9.1f} MB  {place:<10}{kernel.name:<36}{kernel.operation[-80:]}")
     if flags.out:
+        training = {"method": flags.method, "classes": flags.classes, "parts": parts}
         figures = {
-            "method": flags.method,
+            "what": "embedding" if flags.embed else "training",
+            **({} if flags.embed else training),
             "batch": flags.batch,
-            "classes": flags.classes,
             "kernels": len(found),
             "gb": round(moved / 1e9, 4),
-            "parts": parts,
             **{f"{name}_mib": round(size / 2**20, 1) for name, size in held.items()},
             "jax": jax.__version__,
         }

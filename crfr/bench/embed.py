@@ -12,7 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from crfr.bench import device
-from crfr.bench.timing import in_a_row, milliseconds, publish, spread
+from crfr.bench.program import kernels
+from crfr.bench.timing import in_a_row, keep, milliseconds, publish, spread
 from crfr.errors import InputError, unknown
 from crfr.evaluate.embed import PRECISIONS, compile_embed, embed_work
 from crfr.evaluate.encoders import load_encoder
@@ -76,6 +77,7 @@ def time_embed(
     flops = count_flops(network, variables, batch)
     kind, dtype = jax.devices()[0].device_kind, np.dtype(network.dtype).name
     peak = device.peak_tflops(kind, dtype)
+    memory, program = compiled.memory_analysis(), kernels(compiled.as_text())
     return {
         "dtype": dtype,
         "batch": batch,
@@ -86,6 +88,9 @@ def time_embed(
         "gflop_per_image": round(flops / batch / 1e9, 4),
         "mfu": device.utilisation(flops, row[0], mesh.size, peak),
         "compile_seconds": round(compile_seconds, 2),
+        "temporary_mib": round(memory.temp_size_in_bytes / 2**20, 1) if memory else None,
+        "kernels": len(program),
+        "kernels_gb": round(sum(k.bytes for k in program) / 1e9, 3),
     }
 
 
@@ -108,20 +113,23 @@ def bench_embed(
         if batch % mesh.size:
             raise InputError(f"--batches: {batch} does not divide by {mesh.size} devices")
     network, variables, name = network_of(config, model, mesh)
-    network, weights = fold(network, variables)  # as make_embed does
-    weights = jax.device_put(weights, sharding.replicated(mesh))
-    rows = []
-    for precision in precisions:
-        for batch in batches:
-            typed = network.clone(dtype=jnp.dtype(precision))
-            rows.append(time_embed(typed, weights, mesh, batch, repeats, steps))
-            found = (f"{key} {rows[-1][key]}" for key in list(rows[-1])[:5])
-            print("  ".join(found), flush=True)
-    figures = {
+    rows: list[dict[str, Any]] = []
+    figures: dict[str, Any] = {
         "model": name,
         "devices": {"count": mesh.size, "kind": jax.devices()[0].device_kind},
         "repeats": repeats,
-        "images_per_second": max(row["images_per_second"] for row in rows),
         "rows": rows,
     }
+    for precision in precisions:
+        # as make_embed does
+        folded, weights = fold(network.clone(dtype=jnp.dtype(precision)), variables)
+        weights = jax.device_put(weights, sharding.replicated(mesh))
+        for batch in batches:
+            rows.append(time_embed(folded, weights, mesh, batch, repeats, steps))
+            found = (f"{key} {rows[-1][key]}" for key in list(rows[-1])[:5])
+            print("  ".join(found), flush=True)
+            keep("embed", figures, out)  # a call that is cut off leaves its rows
+    figures["images_per_second"] = max(row["images_per_second"] for row in rows)
+    used = device.peak_bytes()
+    figures["peak_mib"] = round(used / 2**20, 1) if used else None
     return publish("embed", figures, out)

@@ -24,7 +24,8 @@ def fold(network: ResNet, variables: Tree) -> tuple[ResNet, Tree]:
 
     `network.apply(variables, images)` of what is returned gives the embeddings of the arguments',
     to the precision of the network's types.  The products are made in float64, on the host, and
-    rounded to `network.param_dtype` once.
+    rounded once: to the narrower of `network.param_dtype` and `network.dtype`, as a network in
+    bfloat16 would round every one of them again for each batch.
     """
     trees = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(variables))
     params, stats = trees["params"], trees["batch_stats"]
@@ -47,8 +48,9 @@ def fold(network: ResNet, variables: Tree) -> tuple[ResNet, Tree]:
                 scale, bias = _affine(block["norm0"], block_stats["norm0"], epsilon)
                 folded[name] |= {"norm0": {"scale": scale, "bias": bias}, "prelu": block["prelu"]}
     folded["dense"] = _fold_dense(params, stats, epsilon)
-    folded = jax.tree.map(lambda leaf: np.asarray(leaf, network.param_dtype), folded)
-    return network.clone(folded=True), {"params": folded}
+    narrower = min(network.param_dtype, network.dtype, key=lambda dtype: dtype.itemsize)
+    folded = jax.tree.map(lambda leaf: np.asarray(leaf, narrower), folded)
+    return network.clone(folded=True, param_dtype=narrower), {"params": folded}
 
 
 def _affine(norm: Tree, statistics: Tree, epsilon: float) -> tuple[Channels, Channels]:
