@@ -554,12 +554,16 @@ def test_a_profile_has_the_kernels_of_every_kind_of_device(tmp_path, monkeypatch
 def test_peaks_of_the_data_sheets():
     from crfr.bench.device import PEAKS, peak_tflops
 
-    assert peak_tflops("NVIDIA H200", "bfloat16") == 989.0
-    assert peak_tflops("NVIDIA H200", "float32") == 67.0
-    assert peak_tflops("TPU v4", "float32") is None
-    assert peak_tflops("NVIDIA H200", "float64") is None
-    assert peak_tflops("abacus", "bfloat16") is None
-    assert all(len(peaks) == 2 for peaks in PEAKS.values())
+    def found(kind, dtype):
+        return [peak_tflops(kind, dtype, highest=highest) for highest in (False, True)]
+
+    assert found("NVIDIA H200", "bfloat16") == [989.0, 989.0]
+    assert found("NVIDIA H200", "float32") == [494.0, 67.0]  # TF32 where training leaves it open
+    assert found("TPU v4", "float32") == [275.0, None]
+    assert found("NVIDIA H200", "float64") == [None, None]
+    assert found("abacus", "bfloat16") == [None, None]
+    for bfloat16, usual, true in PEAKS.values():
+        assert usual <= bfloat16 and (true or 0) <= usual
 
 
 def test_flags_that_would_go_unheard_are_refused(tmp_path, monkeypatch):

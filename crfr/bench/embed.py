@@ -76,7 +76,7 @@ def time_embed(
     host = spread(seconds)
     flops = count_flops(network, variables, batch)
     kind, dtype = jax.devices()[0].device_kind, np.dtype(network.dtype).name
-    peak = device.peak_tflops(kind, dtype)
+    peak = device.peak_tflops(kind, dtype, highest=True)
     memory, program = compiled.memory_analysis(), kernels(compiled.as_text())
     return {
         "dtype": dtype,

@@ -146,7 +146,7 @@ def bench_step(
     row = in_a_row(step.call, steps, repeats)
     alone = timed(step.call, repeats)
     seconds = row[0]
-    peak = peak or device.peak_tflops(kind, config.model.dtype)
+    peak = peak or device.peak_tflops(kind, config.model.dtype, highest=False)
     used = device.peak_bytes()
     figures: dict[str, Any] = {
         "config": {
@@ -180,11 +180,12 @@ def bench_step(
         figures |= profile(step.call, TRACED, found, profile_to)
     images, matrices = step.images, step.constants[1]
     del step  # its state, and room for the next ones
+    if ceilings:  # first: they take seconds, the parts four compilations
+        figures |= device.ceilings(config.model.dtype, repeats)
+        keep("step", figures, out)
     if parts:
         times = part_times(config, classes, mesh, images, matrices, steps, repeats)
         for name, time_ in times.items():
             figures |= milliseconds(name, time_)
         figures["shares"] = shares(seconds, times)
-    if ceilings:
-        figures |= device.ceilings(config.model.dtype, repeats)
     return publish("step", figures, out)
