@@ -4,9 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from updates import FLOAT64, begin, sgd
 
-from crfr.model import losses, norm, resnet, softmax
+from crfr.model import conv_cpu, losses, norm, resnet, softmax
 from crfr.views.augment import Augmentation
 
 STEPS = 50
@@ -15,10 +16,10 @@ RATES = {"trunk": 1.0, "head": 1.0, "classes": 1e-3}
 STILL = Augmentation(crop=112, flip=False, brightness=0, saturation=0)  # a smooth fall of the loss
 
 
-def losses_of(dtype, param_dtype, batch, rate, options=None):
+def losses_of(dtype, param_dtype, batch, rate, options=None, *, name="tiny", width=2):
     """Of fifty steps of ST-7, both its branches, on the same faces; a stem, a block and a head."""
     network = resnet.build(
-        "tiny", width=2, embedding=16, dropout=0.0, dtype=dtype, param_dtype=param_dtype
+        name, width=width, embedding=16, dropout=0.0, dtype=dtype, param_dtype=param_dtype
     )
     _, state, update, constants = begin(
         network.clone(stages=(1,)),
@@ -76,4 +77,26 @@ def test_layers_with_gradients_written_out_have_the_losses_of_their_formulas(mon
         theirs = losses_of("float64", "float64", 4, 1e-3, FLOAT64)
     assert ours[-1] < 0.01 * ours[0]
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)  # measured: 4e-13
+    assert (ours != theirs).any()
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other devices keep the convolution")
+def test_convolutions_as_products_have_the_losses_of_convolutions(monkeypatch):
+    """1x1 and Winograd's 3x3 ones: the first block of a ResNet-50, in float64."""
+    forms = set()
+
+    def noted(x, kernel, stride):
+        product = instead(x, kernel, stride)
+        forms.add(getattr(product, "func", product))
+        return product
+
+    instead, shape = conv_cpu.instead, {"name": "resnet50", "width": conv_cpu.WINOGRAD_CHANNELS}
+    with jax.enable_x64(True):
+        monkeypatch.setattr(conv_cpu, "instead", noted)
+        ours = losses_of("float64", "float64", 2, 1e-5, FLOAT64, **shape)
+        monkeypatch.setattr(conv_cpu, "instead", lambda x, kernel, stride: None)
+        theirs = losses_of("float64", "float64", 2, 1e-5, FLOAT64, **shape)
+    assert {conv_cpu.pointwise, conv_cpu.winograd} <= forms
+    assert ours[-1] < 0.1 * ours[0]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9)  # measured: 2e-10
     assert (ours != theirs).any()
