@@ -89,7 +89,7 @@ def measure_kind(config: Config, methods: list[str], source: Source, mesh: Mesh)
         workers=run.workers,
         skip_unreadable=run.skip_unreadable,
     )
-    images_per_second, _ = measure(stream, config.batch, READ_SECONDS)
+    images_per_second, *_ = measure(stream, config.batch, READ_SECONDS)
     del stream
     step = prepare_step(config, source.classes, mesh)
     return Kind(

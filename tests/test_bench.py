@@ -62,6 +62,7 @@ def test_workers(tmp_path):
     assert [(row["threads"], row["workers"]) for row in rows] == [(1, 0), (1, 2)]
     for row in rows:
         assert row["images_per_second"] > 1
+        assert row["images_per_second_spread"] > 0
         # of one core's second no row has more than a stream that does nothing but read
         assert 1 < row["images_per_second_per_core"] < 1e6
 
@@ -486,14 +487,16 @@ def test_the_sweep_is_timed_without_its_compilation(one_device, monkeypatch):
     monkeypatch.setattr(sweep, "seconds_of", watched)
     try:
         figures = sweep.end_to_end(
-            "faces:identities=5,images=4", "tiny", "float32", [14, 7], 256, scripts=True
+            "faces:identities=5,images=4", "tiny", "float32", [14, 7], 256, 2, scripts=True
         )
     finally:
         monitoring.unregister_event_duration_listener(listen)
     warming, *timed_parts = during
     assert warming > 0
-    assert timed_parts == [0, 0, 0]  # a sweep, its embedding, the scripts' way
+    assert timed_parts == [0] * 5  # twice a sweep and its embedding; the scripts' way
     assert figures["end_to_end_ratio"] > 0
+    assert figures["end_to_end_seconds_spread"] >= 0
+    assert figures["end_to_end_repeats"] == 2
     assert figures["end_to_end_batch"] == figures["end_to_end_images"] == 20
 
 

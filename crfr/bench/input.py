@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 
 from crfr import environment
+from crfr.bench.timing import spread
 from crfr.data.batches import train_batches
 from crfr.data.records import Source, open_source, read_example
 from crfr.errors import InputError
 from crfr.urls import public
 
-COLUMNS = ("reader", "threads", "workers", "images_per_second", "images_per_second_per_core")
+PARTS = 5  # of the seconds of a row, each with a rate of its own
+SPEED = "images_per_second"
+COLUMNS = ("reader", "threads", "workers", SPEED, f"{SPEED}_spread", f"{SPEED}_per_core")
 
 
 def cpu_seconds() -> dict[int, float]:
@@ -46,18 +49,22 @@ def used_since(before: dict[int, float]) -> float:
     return sum(max(seconds - before.get(pid, 0.0), 0.0) for pid, seconds in now.items())
 
 
-def measure(stream: Iterator[Any], batch: int, seconds: float) -> tuple[float, float]:
-    """(images/s, images per second of one core) of a stream over some seconds, after its first
-    batches have filled the read-ahead.
+def measure(stream: Iterator[Any], batch: int, seconds: float) -> tuple[float, float, float]:
+    """(images/s, largest less smallest, images per second of one core) of a stream over some
+    seconds, after its first batches have filled the read-ahead; the first is the median of `PARTS`.
     """
     for _ in itertools.islice(stream, 3):
         pass
-    before, started, count = cpu_seconds(), time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        next(stream)
-        count += batch
-    elapsed, used = time.perf_counter() - started, used_since(before)
-    return count / elapsed, count / max(used, 1e-9)
+    before, count, rates = cpu_seconds(), 0, []
+    for _ in range(PARTS):
+        started, read = time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - started) < seconds / PARTS:
+            next(stream)
+            read += batch
+        rates.append(read / elapsed)
+        count += read
+    used = used_since(before)
+    return *spread(rates), count / max(used, 1e-9)
 
 
 def torch_batches(source: Source, batch: int, seed: int, workers: int) -> Iterator[Any]:
@@ -124,14 +131,14 @@ def bench_input(
                 stream = torch_batches(source, batch, 0, worker)
             else:
                 stream = train_batches(source, batch=batch, seed=0, threads=thread, workers=worker)
-            rate, per_core = measure(stream, batch, seconds)
-            row = (name, thread, worker, round(rate), round(per_core))
+            speeds = map(round, measure(stream, batch, seconds))
+            row = (name, thread, worker, *speeds)
             rows.append(dict(zip(COLUMNS, row, strict=True)))
             print("  ".join(f"{column} {value}" for column, value in rows[-1].items()), flush=True)
             del stream
     for spec in map(public, specs):
-        best = max((r for r in rows if r["reader"] == f"crfr {spec}"), key=lambda r: r[COLUMNS[3]])
-        rate = best["images_per_second"]
+        best = max((r for r in rows if r["reader"] == f"crfr {spec}"), key=lambda r: r[SPEED])
+        rate = best[SPEED]
         verdict = "the device is the bottleneck" if rate >= need else "the input is the bottleneck"
         print(f"{spec}: {rate:,} images/s against the {need:,.0f} the device needs: {verdict}")
     figures = {

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crfr.bench import peers
-from crfr.bench.timing import keep
+from crfr.bench.timing import keep, spread
 from crfr.data.benchmarks import Benchmark, load_benchmark
 from crfr.errors import unknown
 from crfr.evaluate import store
@@ -142,10 +142,16 @@ def after_embedding(
 
 
 def end_to_end(
-    spec: str, model: str, precision: str, resolutions: list[int], batch: int, scripts: bool
+    spec: str,
+    model: str,
+    precision: str,
+    resolutions: list[int],
+    batch: int,
+    repeats: int,
+    scripts: bool,
 ) -> dict[str, Any]:
-    """Seconds of a whole sweep (CR, ER), of its embedding alone and, where asked, of the scripts'
-    way, with one network that is compiled before any.
+    """Seconds of a whole sweep (CR, ER), of its embedding alone, in turn, and, where asked, of the
+    scripts' way, once, with one network that is compiled before any.
     """
     benchmark, mesh = load_benchmark(spec), sharding.make_mesh()
     network = resnet.build(model)
@@ -181,8 +187,12 @@ def end_to_end(
             return seconds_of(lambda: sweep(encoder, [benchmark], swept, out, **settings))
 
     ours(resolutions[:1])  # compiles all that is needed
-    seconds, embedded = ours(resolutions), seconds_of(embedding)
-    print(f"end to end: {seconds:.1f} s; embedding alone {embedded:.1f} s")
+    swept, embedded = zip(
+        *((ours(resolutions), seconds_of(embedding)) for _ in range(repeats)), strict=True
+    )
+    (seconds, around), (alone, around_alone) = spread(list(swept)), spread(list(embedded))
+    print(f"end to end: {seconds:.1f} +- {around:.1f} s; ", end="")
+    print(f"embedding alone {alone:.1f} +- {around_alone:.1f} s")
     figures = {
         "end_to_end_encoder": f"{model}, {precision}",
         "end_to_end_benchmark": spec,
@@ -190,8 +200,11 @@ def end_to_end(
         "end_to_end_slots": 2 * len(benchmark.pairs),
         "end_to_end_resolutions": resolutions,
         "end_to_end_batch": batch,
+        "end_to_end_repeats": repeats,
         "end_to_end_seconds": round(seconds, 2),
-        "end_to_end_embedding_seconds": round(embedded, 2),
+        "end_to_end_seconds_spread": round(around, 2),
+        "end_to_end_embedding_seconds": round(alone, 2),
+        "end_to_end_embedding_seconds_spread": round(around_alone, 2),
     }
     if scripts:
         spent = seconds_of(theirs)
@@ -228,6 +241,6 @@ def bench_sweep(
     figures |= {"embedding": width, "resolutions": resolutions}
     figures |= after_embedding(images, pairs, width, resolutions, matrix, repeats)
     if benchmark:
-        figures |= end_to_end(benchmark, network, precision, swept, batch, scripts)
+        figures |= end_to_end(benchmark, network, precision, swept, batch, repeats, scripts)
     figures["devices"] = {"count": jax.device_count(), "kind": jax.devices()[0].device_kind}
     return keep("sweep", figures, out)
