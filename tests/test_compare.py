@@ -73,6 +73,20 @@ def test_a_row_of_processes_that_answer(run, capsys):
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"].endswith("inductor")
 
 
+def test_each_compiles_alone(run, tmp_path):
+    """As each tries what is fastest, on the one device."""
+    note = tmp_path / "notes"
+    code = (
+        "import time; from pathlib import Path\n"
+        f"with open({str(note)!r}, 'a') as file:\n"
+        "    for word in ('begins', 'ends'):\n"
+        "        print(word, file=file, flush=True); time.sleep(0.3)\n"
+    )
+    slow = [sys.executable, "-S", "-c", code + FAKE.replace("ACT", "pass")], {}
+    run({"crfr": slow, "torch peers": slow})
+    assert note.read_text().split() == ["begins", "ends", "begins", "ends"]
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
@@ -182,7 +196,7 @@ def test_rows_of_the_command_line():
 
 def test_the_rows_have_what_the_goals_ask_for():
     """The batch of the paper beside PyTorch; ST beside the baseline of as many images and views."""
-    assert compare.ROWS[0] == ("baseline", 128, ("reduce-overhead", "peers"))
+    assert compare.ROWS[0] == ("baseline", 128, ("peers", "reduce-overhead"))
     goals = {
         ("baseline", 128),
         ("baseline", 256),
