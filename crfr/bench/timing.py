@@ -1,6 +1,7 @@
 """How calls are timed, and how figures are shown and kept: alike in every `crfr bench`."""
 
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -74,6 +75,7 @@ def keep(bench: str, figures: dict[str, Any], out: Path | None) -> dict[str, Any
         "bench": bench,
         **figures,
         "cores": environment.cores(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "time": environment.now(),
         **environment.made_with(),
     }
