@@ -30,6 +30,7 @@ from crfr.train.log import Log
 from crfr.train.retention import kept
 from crfr.train.state import State, init_state
 from crfr.train.step import Settings, Update, compile_update
+from crfr.train.tracing import Trace, check_steps
 from crfr.train.watchdog import Watchdog
 from crfr.views.augment import Augmentation
 from crfr.views.methods import parse_method
@@ -114,12 +115,14 @@ def train(
     *,
     source: Source | None = None,
     benchmark: Benchmark | None = None,
+    trace: int = 0,
 ) -> int:
     """Train, or go on with, the run of a config in a work directory; returns its last step.
 
     The order: check the config, open the data, open the work directory, restore its latest
     checkpoint or start afresh, train, save.  `source` and `benchmark` are used instead of the
-    config's specs where they are open already.  Raises InputError for anything the user can mend.
+    config's specs where they are open already; `trace` steps are profiled, into WORKDIR/traces.
+    Raises InputError for anything the user can mend.
     """
     mesh = sharding.make_mesh()
     environment.keep_programs()
@@ -152,11 +155,16 @@ def train(
     with contextlib.ExitStack() as opened:
         agreement.on_leader(lambda: opened.enter_context(open_workdir(workdir, values, defaults())))
         agreement.together(lambda: see_config(workdir, values))
-        return _train(config, workdir, source, benchmark, mesh)
+        return _train(config, workdir, source, benchmark, mesh, trace)
 
 
 def _train(
-    config: Config, workdir: Path, source: Source, benchmark: Benchmark | None, mesh: Mesh
+    config: Config,
+    workdir: Path,
+    source: Source,
+    benchmark: Benchmark | None,
+    mesh: Mesh,
+    trace: int,
 ) -> int:
     """`train` in a work directory that is open."""
     run, (rate, total) = config.run, make_rate(config, len(source))
@@ -166,6 +174,7 @@ def _train(
     with Checkpoints(folder, keep) as checkpoints:
         agreement.on_leader(lambda: check_own_checkpoints(workdir, folder, checkpoints.steps()))
         start, weights = checkpoints.choose(), None
+        agreement.together(lambda: check_steps(trace, start, total))
         if start >= total:
             print(f"{workdir}: finished at step {start}")
             return start
@@ -229,5 +238,6 @@ def _train(
                 verify=verify,
                 check=FiniteCheck(run.on_nan, start, log.skipped),
                 watchdog=watchdog,
+                trace=Trace(trace, workdir / "traces", start),
             )
     return total

@@ -34,6 +34,8 @@ def train(arguments: list[str]) -> None:
         string(
             values, "workdir", None, "Folder of the run; the same command again goes on with it."
         )
+        text = "Profile so many steps, from the sixth of this start on, into WORKDIR/traces."
+        flags.DEFINE_integer("trace", 0, text, lower_bound=0, flag_values=values)
         process_flags(values)
 
     values = parse_config("train", arguments, define)
@@ -42,7 +44,7 @@ def train(arguments: list[str]) -> None:
     with joined("train", values):
         from crfr import commands
 
-        commands.train(values.config, workdir)
+        commands.train(values.config, workdir, trace=values.trace)
 
 
 def config(arguments: list[str]) -> None:

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks import overlap
 from crfr import agreement, distributed, main
 from crfr.errors import InputError
 from crfr.train import sharding
@@ -76,6 +77,18 @@ def test_two_processes_are_one(tmp_path):
         if file.name != "sweep.json":  # has when and for how long
             one, two = (tmp_path / by / file for by in ("by-1", "by-2"))
             assert two.read_bytes() == one.read_bytes(), file
+
+
+def test_two_processes_on_one_host_trace_into_files_of_their_own(tmp_path):
+    words = ["train", *hosts.SMALL, "--config.epochs=3", "--trace=2", f"--workdir={tmp_path}"]
+    code, output = hosts.finish(hosts.launch(tmp_path, 2, *words))
+    assert code == 0, output
+    assert output.count("traced from step 6 on, to step 7: ") == 1  # one of them talks
+    rows = overlap.overlap(tmp_path / "traces")
+    starts, processes = zip(*(row["profile"].split("-process-") for row in rows), strict=True)
+    assert [row["steps"] for row in rows] == [2, 2]
+    assert len(set(starts)) == 1
+    assert [process[:2] for process in processes] == ["0/", "1/"]
 
 
 # Joins, differs in what the mode says, and says so; then process 1 fails or waits to be killed.

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from crfr.train.checkpoint import Checkpoints
 from crfr.train.finite import FiniteCheck
 from crfr.train.log import Log
 from crfr.train.state import State
+from crfr.train.tracing import Trace
 from crfr.train.watchdog import Watchdog
 
 STEPS, SECONDS = 12, 0.08  # each of them, to read a batch and to run an update
@@ -110,6 +112,7 @@ def run(stream, device, watchdog=None, log=None, verify=None) -> float:
         verify=verify,
         check=FiniteCheck("stop", 0),
         watchdog=watchdog or Watchdog(0),
+        trace=Trace(0, Path(), 0),
     )
     return time.monotonic() - before
 

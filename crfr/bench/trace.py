@@ -25,22 +25,29 @@ def record(call: Callable[[], Any], steps: int, folder: Path) -> Path:
     return new[0]
 
 
+def device_lines(plane: Any) -> list[Any]:
+    """The lines of a profile's plane that have a device's own work, if any.
+
+    A GPU's work is in lines called Stream, a TPU's in XLA Ops; others say the same again, by module
+    and by operation.  A CPU's is among all that the host's threads do.
+    """
+    lines = list(plane.lines)
+    if plane.name == "/host:CPU":
+        return lines
+    if not plane.name.startswith("/device:"):
+        return []
+    streams = [line for line in lines if line.name.startswith("Stream")]
+    return streams or [line for line in lines if line.name == "XLA Ops"]
+
+
 def kernel_seconds(file: Path, names: set[str]) -> dict[str, float]:
     """Seconds of each kernel of a program in a profile, by its name in the program.
 
-    A GPU's work is in lines called Stream; a TPU's in XLA Ops, whose events may be called by the
-    whole instruction, `%name = type ...`.
+    A TPU's events may be called by the whole instruction, `%name = type ...`.
     """
     seconds: dict[str, float] = collections.defaultdict(float)
     for plane in ProfileData.from_file(str(file)).planes:
-        device = plane.name.startswith("/device:")
-        if not (device or plane.name == "/host:CPU"):
-            continue
-        lines = list(plane.lines)
-        if device:  # others say the same again, by module and by operation
-            streams = [line for line in lines if line.name.startswith("Stream")]
-            lines = streams or [line for line in lines if line.name == "XLA Ops"]
-        for line in lines:
+        for line in device_lines(plane):
             for event in line.events:
                 stats = dict(event.stats)
                 name = str(stats.get("hlo_op", event.name)).partition(" = ")[0].lstrip("%")

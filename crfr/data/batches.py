@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import grain
 import numpy as np
 from grain.experimental import index_shuffle
+from jax.profiler import TraceAnnotation
 from jaxtyping import Int, Int32, UInt8
 
 from crfr.data.records import Source, Unreadable, read_batch
@@ -25,6 +26,7 @@ from crfr.errors import InputError
 
 ENDLESS = 2**40  # steps
 SAMPLE = 16  # images that stand for a source
+AHEAD = "reading a batch ahead"  # as the readers' work is called in a profile
 Batch = dict[str, UInt8[np.ndarray, "b h w c"] | Int32[np.ndarray, " b"]]
 
 
@@ -58,7 +60,8 @@ class _Reader:
     def __call__(self, number: int) -> Batch:
         source, batch, seed, _ = self.arguments
         indices = shuffled(len(source), seed, number * batch, (number + 1) * batch)
-        images, labels = read_batch(source, indices, self.unreadable)
+        with TraceAnnotation(AHEAD):
+            images, labels = read_batch(source, indices, self.unreadable)
         return {"image": images, "label": labels}
 
     def __reduce__(self) -> tuple:

@@ -22,6 +22,7 @@ from crfr.train.sharding import by_example
 from crfr.train.state import State
 from crfr.train.step import Scalars, Update
 from crfr.train.stops import Stops
+from crfr.train.tracing import DISPATCHING, READING, WAITING, Trace
 from crfr.train.watchdog import Watchdog
 
 
@@ -44,18 +45,24 @@ def train(
     verify: Callable[[State], dict[str, Any]] | None,
     check: FiniteCheck,
     watchdog: Watchdog,
+    trace: Trace,
 ) -> State:
     """Train from step `start` to `total`.
 
     `batch` is the global batch, `images` the size of the training set (for epochs), the three
     `..._every` are in steps.  `verify(state)` returns the scalars of a verification row.
-    `check` looks at every loss and at the states to be saved; `watchdog` is told the phases.  On
-    signal (stops.py) the loop saves after the update under way and raises SystemExit(128 + signal).
+    `check` looks at every loss and at the states to be saved; `watchdog` and `trace` are told the
+    phases.  On signal (stops.py) the loop saves after the update under way and raises
+    SystemExit(128 + signal).
     """
     place = by_example(mesh)
     pending: tuple[int, Scalars] | None = None
     unseen: tuple[int, Scalars] | None = None  # of the update before, not yet looked at
     mark, marked = time.monotonic(), start
+
+    def phase(step: int, name: str) -> jax.profiler.TraceAnnotation:
+        watchdog.phase(step, name)
+        return jax.profiler.TraceAnnotation(name)
 
     def look() -> None:
         nonlocal unseen
@@ -89,22 +96,25 @@ def train(
             + (f"  skipped {check.skipped}" if check.skipped else ""),
         )
 
-    with Stops(mesh) as stops:
+    with Stops(mesh) as stops, trace:
         for step in range(start + 1, total + 1):
-            watchdog.phase(step, "reading a batch")
-            examples = next(stream)
-            watchdog.phase(step, "dispatching the update")
-            image, label = (
-                jax.make_array_from_process_local_data(place, np.asarray(examples[name]))
-                for name in ("image", "label")
-            )
-            with jax.transfer_guard("disallow"):
-                state, scalars = update(state, image, label, *constants)
-            # one update ahead of the device and no more: a stop is heard in time, memory is bounded
-            watchdog.phase(step, "waiting for the update before it")
-            jax.block_until_ready(unseen)
+            trace.before(step)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                with phase(step, READING):
+                    examples = next(stream)
+                with phase(step, DISPATCHING):
+                    image, label = (
+                        jax.make_array_from_process_local_data(place, np.asarray(examples[name]))
+                        for name in ("image", "label")
+                    )
+                    with jax.transfer_guard("disallow"):
+                        state, scalars = update(state, image, label, *constants)
+                # one update ahead of the device, no more: a stop is heard in time, memory bounded
+                with phase(step, WAITING):
+                    jax.block_until_ready(unseen)
             look()
             unseen = (step, scalars)
+            trace.after(step, scalars)
             write_pending()
             stop = stops.agreed()
             saving = due(step, save_every, total) or bool(stop)
