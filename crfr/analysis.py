@@ -177,6 +177,9 @@ def reproduce(arguments: list[str]) -> None:
     names = ("data", "benchmarks", "out", "config", "methods", "seeds", "resolutions", "scenarios")
     need("reproduce", values, *names)
     seeds, resolutions = ranges("seeds", values.seeds), _resolutions(values)
+    scenarios = values.scenarios
+    if values.protocols and "protocols" not in scenarios:  # the folder asks for them, as in a sweep
+        scenarios = [*scenarios, "protocols"]
     from crfr.reproduce import reproduce
 
     reproduce(
@@ -188,7 +191,7 @@ def reproduce(arguments: list[str]) -> None:
         methods=values.methods,
         seeds=seeds,
         resolutions=resolutions,
-        scenarios=values.scenarios,
+        scenarios=scenarios,
         protocols=Path(values.protocols) if values.protocols else None,
         weights=values.weights,
         plan=values.plan,

@@ -16,6 +16,7 @@ from crfr.data.benchmarks import Benchmark
 from crfr.data.records import Source
 from crfr.errors import InputError, unknown
 from crfr.evaluate.protocols import Protocol, draw_protocols, folder_name, read_protocols
+from crfr.measure import SCENARIOS
 from crfr.model.branches import group_span
 from crfr.model.margin import check_margin
 from crfr.model.weights import weight_settings
@@ -175,6 +176,15 @@ def check_weights(runs: Sequence[Run]) -> None:
         if start[0] and not latest_step(run.workdir) and start not in seen:
             find_start(run.config)
             seen.append(start)
+
+
+def check_scenarios(scenarios: Sequence[str]) -> None:
+    """InputError for one that is unknown, and where there would be no page."""
+    for name in scenarios:
+        if name not in SCENARIOS:
+            raise unknown("--scenarios", name, SCENARIOS)
+    if set(scenarios) == {"matrix"}:
+        raise InputError("--scenarios=matrix: the page needs rows too; add CR, ER or protocols")
 
 
 def find_protocols(

@@ -1,5 +1,7 @@
 """`crfr convert` and `crfr doctor`: specs -> open sources and benchmarks -> one function each."""
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from crfr.data.benchmarks import load_benchmarks
@@ -17,15 +19,37 @@ from crfr.errors import InputError, SpecError
 
 
 def read_names(path: Path) -> frozenset[str]:
-    """The identities that a text file lists, one a line; blank lines and #-comments are none."""
+    """The identities that a text file lists, as `write_names` does; blank lines and #-comments are
+    none.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--drop-identities={path}: {error}; give a UTF-8 text file") from error
-    names = frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    written = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    names = frozenset(json.loads(name) if _quoted(name) else name for name in written)
     if not names:
         raise InputError(f"--drop-identities={path}: names nobody; write one identity a line")
     return names
+
+
+def write_names(path: Path, names: Iterable[str]) -> None:
+    """One a line; as a JSON string where the line would be read as another name, or as none."""
+
+    def line(name: str) -> str:
+        plain = name == name.strip() and len(name.splitlines()) == 1
+        return name if plain and not name.startswith(("#", '"')) else json.dumps(name)
+
+    write_atomically(path, "".join(f"{line(name)}\n" for name in sorted(names)))
+
+
+def _quoted(line: str) -> bool:
+    if not line.startswith('"'):
+        return False
+    try:
+        return isinstance(json.loads(line), str)
+    except ValueError:
+        return False  # a name that begins with the mark, by hand
 
 
 def convert(
@@ -100,7 +124,7 @@ def holdout(
     held = hold_out(source, data, identities=identities, pairs=pairs, seed=seed, drop=drop)
     names = out.with_suffix(".identities")
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(names, "".join(f"{name}\n" for name in sorted(held.names)))
+    write_names(names, held.names)
     write_atomically(out, to_bin(held))
     print(
         f"{out}: {pairs:,} pairs of {len(held.images):,} images of {identities} identities\n"

@@ -17,12 +17,13 @@ import numpy as np
 from crfr import commands, environment, measure
 from crfr.data.benchmarks import load_benchmark, load_benchmarks, split_specs
 from crfr.data.records import Source, open_source
-from crfr.errors import BusyError, InputError, unknown
+from crfr.errors import BusyError, InputError
 from crfr.estimate import Work, measure_all, sweep_work, table
 from crfr.evaluate import results
 from crfr.evaluate.embed import BrokenEmbeddingsError
 from crfr.planning import (
     Run,
+    check_scenarios,
     check_weights,
     find_protocols,
     make_configs,
@@ -65,9 +66,7 @@ def reproduce(
     the first training where it can be seen before, and after the last one where runs diverged.
     """
     environment.keep_programs()  # those that are measured are those that train
-    for name in scenarios:
-        if name not in measure.SCENARIOS:
-            raise unknown("--scenarios", name, measure.SCENARIOS)
+    check_scenarios(scenarios)
     check_resolutions(np.asarray(resolutions))
     names = parse_methods(methods)
     configs = make_configs(config, names, overrides, data=data, weights=weights)
@@ -138,11 +137,12 @@ def reproduce(
             return False
         return True
 
-    def write_page() -> None:
+    def write_page() -> bool:
         sweeps = [run.sweep for run in runs if finished(run)]
         if sweeps:
             with environment.locked(out, "", wait=True):  # of processes that share it
                 write_report(sweeps, out / PAGE)
+        return bool(sweeps)
 
     def try_to_write_page() -> bool:
         """Write the page; False where that fails, which stops nothing: its sources are kept."""
@@ -154,12 +154,13 @@ def reproduce(
         return True
 
     held, diverged = _work_through(runs, left, works, finished, carry_out, try_to_write_page)
-    write_page()
+    written = write_page()
     done = len(runs) - len(held) - len(diverged)
-    shown = f"; open {(out / PAGE).resolve()}" if (out / PAGE).exists() else ""
+    shown = f"; open {(out / PAGE).resolve()}" if written else "; no page was written"
     print(f"\n{done} of {len(runs)} runs are done{shown}", flush=True)
     swept = {path.parent for path in out.glob(f"sweep/*/{results.SUMMARY}")}
-    if others := ", ".join(sorted(path.name for path in swept - {run.sweep for run in runs})):
+    others = ", ".join(sorted(path.name for path in swept - {run.sweep for run in runs}))
+    if written and others:
         print(f"the page has nothing of {others}, beside them: name their methods and seeds too")
     if diverged:
         raise InputError(

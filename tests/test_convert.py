@@ -259,6 +259,14 @@ def test_what_cannot_be_left_out_is_named(tmp_path):
         select(people(), "people", frozenset(people().names), set())
 
 
+def test_a_refused_selection_leaves_the_folder_free(tmp_path):
+    out, settings = tmp_path / "out", {"format": "raw", "shard_images": 5}
+    with pytest.raises(InputError, match="no image is left of 12"):
+        convert(people(), "people", out, drop=frozenset(people().names), **settings)
+    assert not [path.name for path in out.iterdir() if not path.name.startswith(".")]
+    convert(people(), "people", out, drop=frozenset({"bob"}), **settings)
+
+
 def test_labels_that_change_meanwhile_are_named(tmp_path, monkeypatch):
     source = people()
     chosen = select(source, "people", frozenset({"ada"}), set())

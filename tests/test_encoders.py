@@ -502,6 +502,13 @@ def test_functions_that_are_not_there_or_fail_are_refused(module, tmp_path):
     needy = module("import nowhere_to_be_found", "needy")
     with pytest.raises(InputError, match="'needy' needs 'nowhere_to_be_found', which is not inst"):
         load(f"{needy}:embed")
+    # a script that ends the process ends a command no less than an error does, which is told
+    ends = module("import sys\nsys.exit(0)", "ends")
+    with pytest.raises(InputError, match=r"importing 'ends' raised SystemExit \(0\)"):
+        load(f"{ends}:embed")
+    quits = module("def embed(images):\n    raise SystemExit(3)", "quits")
+    with pytest.raises(InputError, match=r"quits:embed: raised SystemExit \(3\)"):
+        load(f"{quits}:embed").function(GREY)
     broken = module("def embed(:", "broken")
     with pytest.raises(InputError, match="importing 'broken' raised SyntaxError"):
         load(f"{broken}:embed")

@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 from packs import encode, picture, write_insightface
+from PIL import Image
 
 from crfr import main
 from crfr.data.benchmarks import load_benchmark
@@ -16,6 +17,7 @@ from crfr.data.images import decode
 from crfr.data.packs import Pack
 from crfr.data.records import open_source
 from crfr.errors import InputError
+from crfr.prepare import read_names, write_names
 
 # Six people; the first has one photo twice, the last one photo only.
 COUNTS = [5, 7, 4, 6, 5, 1]
@@ -94,6 +96,30 @@ def test_benchmark_and_rest_share_nobody(pack, tmp_path, capsys):
     assert not left & {image.tobytes() for image in benchmark.images}
     kept = json.loads((rest / "manifest.json").read_text())["identities"]
     assert sorted([*kept, *names.read_text().split()]) == list("012345")
+
+
+def test_any_name_is_left_out_as_it_is(tmp_path):
+    """Names that are folders': with a comment's mark, a JSON string's, spaces, line breaks."""
+    names = {"#3", '"quoted"', '"', " lead", "trail ", "two\nlines", "a\x85b", "plain", "Zoë #1"}
+    path = tmp_path / "names.txt"
+    write_names(path, names)
+    assert read_names(path) == names
+    path.write_text('# by hand\n\n"half a quote\n  ada  \n"\\u00e9ve"\n')
+    assert read_names(path) == {'"half a quote', "ada", "\u00e9ve"}
+
+
+def test_people_whose_names_look_like_comments_are_left_out(tmp_path):
+    for name in ("#3", "#4", "plain"):
+        for photo in range(2):
+            (tmp_path / "people" / name).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (112, 112), (40 * photo, len(name), 0)).save(
+                tmp_path / "people" / name / f"{photo}.png"
+            )
+    write_names(tmp_path / "names", {"#3"})
+    words = ["convert", f"--data={tmp_path / 'people'}", f"--out={tmp_path / 'rest'}"]
+    main.run([*words, f"--drop-identities={tmp_path / 'names'}"])
+    manifest = json.loads((tmp_path / "rest/manifest.json").read_text())
+    assert manifest["identities"] == ["#4", "plain"]
 
 
 def test_arrays_are_stored_without_loss():

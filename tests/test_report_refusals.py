@@ -109,10 +109,13 @@ def test_damaged_files(sweep):
         (sweep / name).write_bytes(content)
         refused(sweep, message)
         (sweep / name).write_bytes(whole)
-    for name in ("rows.jsonl", "sweep.json"):
+    for name, remedy in (
+        ("rows.jsonl", "of a matrix alone, sweep --scenarios=CR,ER too"),
+        ("sweep.json", "give --sweep what"),
+    ):
         whole = (sweep / name).read_bytes()
         (sweep / name).unlink()
-        refused(sweep, rf"{name} is missing \(unfinished\)")
+        refused(sweep, rf"{name} is missing \(unfinished\): .*{remedy}")
         (sweep / name).write_bytes(whole)
     with pytest.raises(InputError, match="no such directory"):
         models.read_report([sweep.parent / "none"])

@@ -405,9 +405,17 @@ def test_where_nothing_is_done_no_page_is_named(stubs, tmp_path, monkeypatch, ca
     with pytest.raises(InputError, match="4 of 4 runs diverged"):
         main.run(words(tmp_path / "out"))
     assert stubs[1] == []  # no page was written
+    # nor is that of earlier runs, which are none of these
+    (tmp_path / "out/report.html").write_text("earlier")
+    earlier = tmp_path / "out/sweep/bt-9-seed-0"
+    earlier.mkdir(parents=True)
+    (earlier / "sweep.json").write_text("{}")
+    with pytest.raises(InputError, match="4 of 4 runs diverged"):
+        main.run(words(tmp_path / "out"))
     output = capsys.readouterr().out
-    assert "0 of 4 runs are done" in output
+    assert output.count("0 of 4 runs are done; no page was written") == 2
     assert "report.html" not in output
+    assert "bt-9" not in output
 
 
 def test_a_sweep_that_cannot_be_written_stops_all(stubs, tmp_path, monkeypatch):
@@ -556,6 +564,8 @@ def test_protocols_are_read_where_they_are_and_drawn_elsewhere(tmp_path, capsys)
         ({"resolutions": "0,7"}, "resolution"),
         ({"resolutions": "7,113"}, "resolution"),
         ({"scenarios": "CR,RE"}, "unknown --scenarios 'RE'"),
+        ({"scenarios": "matrix"}, "--scenarios=matrix: the page needs rows too; add CR, ER or"),
+        ({"protocols": "/no/folder", "scenarios": "CR"}, "--protocols=/no/folder"),
         ({"data": "/no/such.rec"}, "--data: /no/such.rec: no such file"),
         ({"benchmarks": "/no/lfw.bin"}, "--benchmarks: .*lfw.bin"),
         ({"protocols": "/no/folder", "scenarios": "protocols"}, "--protocols=/no/folder"),

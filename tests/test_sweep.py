@@ -375,6 +375,31 @@ def test_several_benchmarks_and_their_average(encoder, benchmark, tmp_path):
         run(encoder, [average], tmp_path / "average", [7])
 
 
+def test_the_average_is_of_the_benchmarks_that_have_rows(benchmark, tmp_path):
+    """Of a matrix alone there are none, and a call that failed has left none."""
+    two, three = (dataclasses.replace(benchmark, name=name) for name in ("two", "three"))
+    encoder = fake(colours)
+
+    def averages():
+        return [r["average_of"] for r in read(tmp_path) if r["benchmark"] == "average"]
+
+    run(encoder, [benchmark, two], tmp_path, [7], scenarios=["CR", "matrix"])
+    assert averages() == [[SPEC, "two"]] * 3
+    run(encoder, three, tmp_path, [7], scenarios=["matrix"])
+    assert averages() == [[SPEC, "two"]] * 3
+    last = dataclasses.replace(benchmark, name="last", images=benchmark.images[::-1])
+    with pytest.raises(InputError, match="not finite"):
+        run(fake(lambda pixels: colours(pixels) * np.nan), last, tmp_path, [9])
+    run(encoder, two, tmp_path, [9], scenarios=["matrix"])
+    assert averages() == [[SPEC, "two"]] * 3
+    matrix = np.load(tmp_path / "matrix/average-exact.npz")
+    assert matrix["resolutions"].tolist() == [7]  # that all three have
+    assert "last" not in json.loads((tmp_path / "sweep.json").read_text())["benchmarks"]
+    # so that another one of that name, with other images, may come
+    run(encoder, dataclasses.replace(two, name="last"), tmp_path, [7], scenarios=["CR"])
+    assert averages() == [[SPEC, "two", "last"]] * 3
+
+
 def test_a_foreign_sweep_is_refused(encoder, benchmark, tmp_path):
     run(encoder, benchmark, tmp_path)
     with pytest.raises(InputError, match=r"step=3, not 4.*choose another --out"):

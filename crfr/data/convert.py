@@ -102,7 +102,12 @@ def convert(
         if not planned:
             environment.write_json(out / PLAN, plan)
         found = _duplicates(source, benchmarks, out / DUPLICATES, workers) if benchmarks else []
-        selection = select(source, spec, drop, {duplicate.index for duplicate in found})
+        try:
+            selection = select(source, spec, drop, {duplicate.index for duplicate in found})
+        except InputError:  # it has written nothing, and shall not bind the folder
+            for name in (PLAN, DUPLICATES):
+                (out / name).unlink(missing_ok=True)
+            raise
         shards = Shards(source, selection, out, format, shard_images, Unreadable(skip_unreadable))
         done = shards.write(workers or environment.cores())
         manifest = {

@@ -88,7 +88,7 @@ def load_callable(spec: str) -> Foreign:
         try:
             # A copy: it may write into the array, and torch warns of one that it could not.
             result = found(np.array(pixels, order="C"))
-        except Exception as error:  # somebody else's code raises anything
+        except (Exception, SystemExit) as error:  # somebody else's code raises anything
             raise InputError(f"{spec}: raised {_described(error)}; {WANTED}") from error
         return as_embeddings(spec, result, len(pixels))
 
@@ -114,11 +114,11 @@ def _import(spec: str, name: str) -> ModuleType:
             f"{spec}: no module {error.name!r} in {here} or among the installed packages; go to "
             "the folder that holds it, or set PYTHONPATH"
         ) from error
-    except Exception as error:  # somebody else's code raises anything
+    except (Exception, SystemExit) as error:  # somebody else's code raises anything
         raise InputError(f"{spec}: importing {name!r} raised {_described(error)}") from error
 
 
-def _described(error: Exception) -> str:
+def _described(error: BaseException) -> str:
     """Type, message and place of an error, in one line."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} ({one_line(error)}) at {place.filename}:{place.lineno}"

@@ -11,9 +11,10 @@ import numpy as np
 from crfr import environment
 from crfr.data.benchmarks import Benchmark
 from crfr.errors import InputError
-from crfr.evaluate.arrays import read_draws, row_key
+from crfr.evaluate.arrays import matrix_file, read_draws, row_key
 from crfr.evaluate.protocols import PROTOCOLS, SCENARIOS
 from crfr.evaluate.scores import average_rows
+from crfr.evaluate.verification import MODES
 
 SCHEMA = 2
 ROWS, SUMMARY, EMBEDDINGS = "rows.jsonl", "sweep.json", "embeddings"
@@ -52,8 +53,8 @@ def open_sweep(
     """The content of sweep.json, of an earlier call or a new one, with these benchmarks in it.
 
     The model keeps the name that it had in the first call, however its path is written now.  A
-    call that came to nothing binds nothing.  InputError where the directory holds the sweep of
-    another model or setting, or another benchmark of the same name.
+    call that came to nothing for a benchmark binds nothing of it.  InputError where the directory
+    holds the sweep of another model or setting, or another benchmark of the same name.
     """
     names = [benchmark.name for benchmark in benchmarks]
     if len(set(names)) < len(names) or AVERAGE in names:
@@ -72,6 +73,7 @@ def open_sweep(
                 f"{out}: holds a sweep with {key}={summary.get(key)!r}, not {value!r}; choose "
                 "another --out"
             )
+    summary["benchmarks"] = {n: a for n, a in summary["benchmarks"].items() if _measured(out, n)}
     for benchmark in benchmarks:
         about = describe(benchmark)
         if summary["benchmarks"].setdefault(benchmark.name, about) != about:
@@ -81,6 +83,14 @@ def open_sweep(
             )
     environment.write_json(out / SUMMARY, summary)
     return summary
+
+
+def _measured(out: Path, name: str) -> bool:
+    """Whether the directory has something of a benchmark: embeddings, rows or a matrix."""
+    kept = any(embeddings_folder(out, name).glob("*.npy")) or any(
+        matrix_file(out, name, mode).exists() for mode in MODES
+    )
+    return kept or name in [row.get("benchmark") for row in environment.read_lines(out / ROWS)]
 
 
 def read_summary(out: Path) -> dict[str, Any] | None:
@@ -107,7 +117,8 @@ def read_summary(out: Path) -> dict[str, Any] | None:
 def add_rows(out: Path, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> bool:
     """Put rows into rows.jsonl, in the place of those with the same key; whether it has changed.
 
-    The averages are those of all benchmarks of the directory, `names`, and made anew.
+    The averages are those of all benchmarks of the directory, `names`, that have rows, and made
+    anew.
     """
 
     def key(row: dict[str, Any]) -> tuple:
@@ -132,8 +143,9 @@ def add_rows(out: Path, rows: Sequence[dict[str, Any]], names: Sequence[str]) ->
         )
 
     parts = [sorted((r for r in merged.values() if r["benchmark"] == n), key=place) for n in names]
+    parts = [part for part in parts if part]  # a matrix alone has no rows
     after = [row for part in parts for row in part]
-    if len(names) > 1 and all(parts):
+    if len(parts) > 1:
         after += average_rows(parts, [_draws(out, part) for part in parts])
     if after != before:
         environment.write_lines(out / ROWS, after)

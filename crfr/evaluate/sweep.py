@@ -124,7 +124,7 @@ def sweep(
             write_samples(results.samples_folder(out, benchmark.name), benchmark, shown, variant)
         names = list(summary["benchmarks"])
         changed |= results.add_rows(out, rows, names)
-        if "matrix" in scenarios and len(names) > 1:
+        if "matrix" in scenarios:
             _average_matrices(out, names, thresholds)
         if changed or call in summary["calls"]:
             record()
@@ -203,6 +203,7 @@ def _add_matrix(
 def _average_matrices(out: Path, names: list[str], thresholds: Sequence[str]) -> None:
     for mode in thresholds:
         parts = [arrays.read_arrays(arrays.matrix_file(out, name, mode)) for name in names]
-        if all(parts):
+        parts = [part for part in parts if part]  # others were swept without it
+        if len(parts) > 1:
             mean = average_matrix(parts)
             arrays.write_arrays(arrays.matrix_file(out, results.AVERAGE, mode), mean)

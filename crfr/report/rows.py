@@ -225,9 +225,10 @@ def read_sweep(path: Path) -> Sweep:
     for name in ("rows.jsonl", "sweep.json"):
         if not (path / name).is_file():
             state = "unfinished" if path.is_dir() else "no such directory"
-            raise InputError(
-                f"{path / name} is missing ({state}): give --sweep what `crfr sweep` wrote"
-            )
+            remedy = "give --sweep what `crfr sweep` wrote"
+            if (path / "sweep.json").is_file():
+                remedy = "let `crfr sweep` end; of a matrix alone, sweep --scenarios=CR,ER too"
+            raise InputError(f"{path / name} is missing ({state}): {remedy}")
     rows = _rows(path / "rows.jsonl")
     about = read_object(path / "sweep.json", SCHEMA, KINDS, AGAIN)
     for call in about["calls"] or [None]:
