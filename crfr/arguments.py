@@ -40,9 +40,7 @@ def parse(
     try:
         rest = values([f"crfr {command}", *arguments])[1:]
     except flags.Error as error:
-        # ml_collections quotes the whole traceback of a config file; its last line is the message
-        message = str(error).rpartition("InputError: ")[2]
-        raise InputError(f"{command}: {' '.join(message.split())}") from error
+        raise InputError(f"{command}: {one_line(error)}") from error
     if len(rest) > len(positional):
         wanted = f"; it takes {' '.join(positional)} and flags" if positional else "; flags are"
         raise InputError(
@@ -217,8 +215,11 @@ def parse_config(command: str, arguments: list[str], define: Callable[[Flags], N
         chain: list[BaseException] = [error]
         while chain[-1].__context__ is not None:
             chain.append(chain[-1].__context__)
-        if isinstance(chain[-1], InputError):  # no failure: a config file refuses its argument
+        if chain[-1] is error and isinstance(error, InputError):
             raise
+        # no failure: a config file refuses its argument; ml_collections made another error of it
+        if isinstance(chain[-1], InputError):
+            raise InputError(f"{command}: {chain[-1]}") from error
         fault = next(filter(None, (_place(link, file) for link in reversed(chain))), None)
         if "'get_config'" in str(chain[-1]):
             fault = f"{file}: defines no get_config(argument=None)"
