@@ -65,6 +65,17 @@ def string(values: Flags, name: str, default: str | None, text: str) -> None:
     flags.DEFINE_string(name, default, text, flag_values=values)
 
 
+def number(values: Flags, name: str, default: float | None, text: str, low: float = 0.0) -> None:
+    """A flag for a finite number above 0, of `low` or more."""
+    flags.DEFINE_float(name, default, text, flag_values=values)
+    flags.register_validator(
+        name,
+        lambda given: given is None or (0 < given < math.inf and given >= low),
+        f"give a number {f'of {low:g} or more' if low else 'above 0'}",
+        flag_values=values,
+    )
+
+
 def process_flags(values: Flags) -> None:
     """The flags of a command that runs in several processes at once (docs/distributed.md)."""
     text = "This is one of several processes that run this command (docs/distributed.md)."
@@ -113,20 +124,6 @@ def folder(name: str, text: str) -> Path:
     if "://" in text:
         raise InputError(f"--{name}={text}: is a URL; write to a local folder and copy it there")
     return Path(text)
-
-
-def fractions(name: str, texts: list[str]) -> list[float]:
-    """Shares above 0 and below 1: ["1e-2", "0.001"] -> [0.01, 0.001]."""
-    found = []
-    for text in texts:
-        try:
-            share = float(text)
-        except ValueError:
-            share = math.nan
-        if not 0 < share < 1:
-            raise InputError(f"--{name}: {text!r} is no share between 0 and 1, such as 1e-3")
-        found.append(share)
-    return list(dict.fromkeys(found))
 
 
 def integers(name: str, texts: list[str]) -> list[int]:
