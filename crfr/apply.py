@@ -79,11 +79,14 @@ def calibrate(
         raise InputError(
             f"--resolutions={resolutions[0]}: give two or more; thresholds hold between them"
         )
+    if out is not None:
+        _check_writable(out)
     benchmarks = load_benchmarks(benchmark)
     encoder = load_encoder(model, build_for_evaluation)
     out = out or table_path(encoder.model, encoder.step)
     if out is None:
         raise InputError(f"{model}: has no place beside it for thresholds; give --out=FILE.json")
+    _check_writable(out)
     if others := _owner_of_others(out, encoder):
         print(f"{out}: replaces the thresholds of {others}")
     try:

@@ -40,9 +40,7 @@ def parse(
     try:
         rest = values([f"crfr {command}", *arguments])[1:]
     except flags.Error as error:
-        # ml_collections quotes the whole traceback of a config file; its last line is the message
-        message = str(error).rpartition("InputError: ")[2]
-        raise InputError(f"{command}: {' '.join(message.split())}") from error
+        raise InputError(f"{command}: {one_line(error)}") from error
     if len(rest) > len(positional):
         wanted = f"; it takes {' '.join(positional)} and flags" if positional else "; flags are"
         raise InputError(
@@ -65,6 +63,17 @@ def parse(
 
 def string(values: Flags, name: str, default: str | None, text: str) -> None:
     flags.DEFINE_string(name, default, text, flag_values=values)
+
+
+def number(values: Flags, name: str, default: float | None, text: str, low: float = 0.0) -> None:
+    """A flag for a finite number above 0, of `low` or more."""
+    flags.DEFINE_float(name, default, text, flag_values=values)
+    flags.register_validator(
+        name,
+        lambda given: given is None or (0 < given < math.inf and given >= low),
+        f"give a number {f'of {low:g} or more' if low else 'above 0'}",
+        flag_values=values,
+    )
 
 
 def process_flags(values: Flags) -> None:
@@ -115,20 +124,6 @@ def folder(name: str, text: str) -> Path:
     if "://" in text:
         raise InputError(f"--{name}={text}: is a URL; write to a local folder and copy it there")
     return Path(text)
-
-
-def fractions(name: str, texts: list[str]) -> list[float]:
-    """Shares above 0 and below 1: ["1e-2", "0.001"] -> [0.01, 0.001]."""
-    found = []
-    for text in texts:
-        try:
-            share = float(text)
-        except ValueError:
-            share = math.nan
-        if not 0 < share < 1:
-            raise InputError(f"--{name}: {text!r} is no share between 0 and 1, such as 1e-3")
-        found.append(share)
-    return list(dict.fromkeys(found))
 
 
 def integers(name: str, texts: list[str]) -> list[int]:
@@ -217,8 +212,11 @@ def parse_config(command: str, arguments: list[str], define: Callable[[Flags], N
         chain: list[BaseException] = [error]
         while chain[-1].__context__ is not None:
             chain.append(chain[-1].__context__)
-        if isinstance(chain[-1], InputError):  # no failure: a config file refuses its argument
+        if chain[-1] is error and isinstance(error, InputError):
             raise
+        # no failure: a config file refuses its argument; ml_collections made another error of it
+        if isinstance(chain[-1], InputError):
+            raise InputError(f"{command}: {chain[-1]}") from error
         fault = next(filter(None, (_place(link, file) for link in reversed(chain))), None)
         if "'get_config'" in str(chain[-1]):
             fault = f"{file}: defines no get_config(argument=None)"

@@ -16,6 +16,7 @@ from crfr.arguments import (
     folder,
     joined,
     need,
+    number,
     parse,
     parse_config,
     process_flags,
@@ -72,7 +73,7 @@ def quickstart(arguments: list[str]) -> None:
 
     def define(values: Flags) -> None:
         string(values, "out", "quickstart", "Folder for everything it makes.")
-        flags.DEFINE_float("epochs", None, "Shorter or longer training.", flag_values=values)
+        number(values, "epochs", None, "Shorter or longer training.")
 
     values = parse("quickstart", arguments, define)
     from crfr.quickstart import quickstart

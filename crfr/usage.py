@@ -1,11 +1,13 @@
 """The flags of the commands that put a model to use: calibrate, verify, embed, search."""
 
+import math
 import sys
 from pathlib import Path
 
 from absl import flags
 
-from crfr.arguments import Flags, folder, fractions, need, parse, ranges, string
+from crfr.arguments import Flags, folder, need, parse, ranges, string
+from crfr.errors import InputError
 
 MODEL = "WORKDIR[@STEP or @best], FILE.onnx[:KEY=VALUE,...], FILE.stablehlo or module:function."
 DETECTOR = "YuNet's ONNX file: the images are photos; without it they are aligned crops."
@@ -125,3 +127,17 @@ def search(arguments: list[str]) -> None:
         faiss=values.faiss,
         as_json=values.json,
     )
+
+
+def fractions(name: str, texts: list[str]) -> list[float]:
+    """Shares above 0 and below 1: ["1e-2", "0.001"] -> [0.01, 0.001]."""
+    found = []
+    for text in texts:
+        try:
+            share = float(text)
+        except ValueError:
+            share = math.nan
+        if not 0 < share < 1:
+            raise InputError(f"--{name}: {text!r} is no share between 0 and 1, such as 1e-3")
+        found.append(share)
+    return list(dict.fromkeys(found))

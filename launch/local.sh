@@ -21,11 +21,18 @@ crfr=$(command -v crfr) || crfr=$root/.venv/bin/crfr
 
 gpus=0
 if [[ ${JAX_PLATFORMS:-} != cpu ]]; then
-  if [[ -n ${CUDA_VISIBLE_DEVICES:-} ]]; then
-    commas=${CUDA_VISIBLE_DEVICES//[^,]/}
-    gpus=$((${#commas} + 1))
-  elif command -v nvidia-smi >/dev/null; then
+  if command -v nvidia-smi >/dev/null; then
     gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU') || gpus=0
+  fi
+  if [[ -n ${CUDA_VISIBLE_DEVICES+set} ]]; then
+    # as CUDA reads it: up to the first that is none, such as -1; so nothing hides all
+    all=$gpus gpus=0
+    IFS=', ' read -ra shown <<<"$CUDA_VISIBLE_DEVICES"
+    for gpu in ${shown[@]+"${shown[@]}"}; do
+      [[ $gpu =~ ^([0-9]{1,4}|(GPU|MIG)-.+)$ ]] || break
+      [[ $gpu =~ ^[0-9] ]] && ((all && 10#$gpu >= all)) && break
+      gpus=$((gpus + 1))
+    done
   fi
 fi
 ((gpus % processes == 0)) || refuse "$gpus GPUs are not to be dealt out to $processes processes"

@@ -579,5 +579,24 @@ def test_flags_that_would_go_unheard_are_refused(tmp_path, monkeypatch):
     for value in (1, 30000):  # the default's, too
         with pytest.raises(InputError, match="--step tells what --need says; give one"):
             main.run([*words, f"--need={value}"])
-    with pytest.raises(InputError, match=r"--peak=0: give TFLOP/s above 0"):
-        main.run(["bench", "step", "--config=configs/st_m1.py:quick", "--peak=0"])
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "0"])
+@pytest.mark.parametrize(
+    ("command", "flag", "wanted"),
+    [
+        ("bench input --data=faces", "seconds", "of 0.1 or more"),
+        ("bench input --data=faces", "need", "above 0"),
+        ("bench step --config=configs/st_m1.py:quick", "peak", "above 0"),
+        ("quickstart", "epochs", "above 0"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(command, flag, wanted, value, monkeypatch):
+    from crfr import quickstart
+    from crfr.bench import step
+
+    for module, name in ((bench, "bench_input"), (step, "bench_step"), (quickstart, "quickstart")):
+        monkeypatch.setattr(module, name, None)  # a call would fail
+    command, *words = command.split()
+    with pytest.raises(InputError, match=rf"--{flag}={value}(\.0)?: give a number {wanted}$"):
+        main.run([command, *words, f"--{flag}={value}"])

@@ -323,6 +323,46 @@ def test_calibrate_goes_on_and_refuses_embeddings_of_something_else(
     assert said[0] == "run/calibration.json: replaces the thresholds of run@7, fingerprint other"
 
 
+CALIBRATE = ["calibrate", "--benchmark=faces:identities=10,images=4", "--resolutions=7,112"]
+COLLAPSED = """import numpy as np
+
+def embed(images):
+    noise = np.random.default_rng(0).standard_normal((len(images), 16))
+    return np.ones((len(images), 16), np.float32) + images.std((1, 2, 3))[:, None] * noise * {noise}
+"""
+
+
+@pytest.mark.parametrize("noise", [0, 1e-8])
+def test_a_collapsed_model_is_told_and_nothing_is_written(noise, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"collapsed_{len(str(noise))}"
+    (tmp_path / f"{name}.py").write_text(COLLAPSED.format(noise=noise))
+    with pytest.raises(InputError, match="7 and 7 px are all alike: there the model, which has c"):
+        main.run([*CALIBRATE, f"--model={name}:embed", "--out=thresholds.json"])
+    assert not [*tmp_path.glob("thresholds*")]
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("crfr.apply.load_benchmarks", None)  # a call would fail
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=r"--out=.*folder: is a folder; name the file in it"):
+        main.run([*CALIBRATE, f"--model={tiny}/runs/tiny", f"--out={tmp_path}/folder"])
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_in_the_place_beside_the_model_is_told_before_the_work(
+    tiny, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("crfr.apply.measure_thresholds", None)
+    shutil.copytree(tiny / "runs/tiny", tmp_path / "run")
+    (tmp_path / "run/calibration.json").unlink()
+    (tmp_path / "run/calibration.json").mkdir()
+    with pytest.raises(InputError, match=r"calibration\.json: is a folder"):
+        main.run([*CALIBRATE, f"--model={tmp_path}/run"])
+    assert not [*tmp_path.glob("run/*.partial")]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -357,10 +357,29 @@ def test_local_sh_deals_out_processes_and_gpus(stubbed):
         f"{i}: train --workdir=two words {place}{i} gpus={gpus}"
         for i, gpus in enumerate(("0,1", "2,3"))
     ]
-    run = stubbed("2", "train", CUDA_VISIBLE_DEVICES="5,7")
-    assert [line[-1] for line in sorted(run.communicate(timeout=30)[0].splitlines())] == ["0", "1"]
     run = stubbed("2", "train", JAX_PLATFORMS="cpu")
     assert run.communicate(timeout=30)[0].count("gpus=\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("shown", "gpus"),
+    [
+        ("1,3", ["0", "1"]),
+        ("1, 3", ["0", "1"]),
+        ("GPU-8a2,MIG-GPU-5c1/1/0", ["0", "1"]),
+        ("2,3,-1,0", ["0", "1"]),
+        ("2,3,4,0", ["0", "1"]),  # of four, 4 is none
+        ("-1", ["", ""]),
+        ("", ["", ""]),
+        ("NoDevFiles", ["", ""]),
+    ],
+)
+def test_local_sh_counts_the_gpus_that_cuda_shows(stubbed, shown, gpus):
+    """The list ends where it names none, and without any JAX takes the CPU."""
+    run = stubbed("2", "train", CUDA_VISIBLE_DEVICES=shown)
+    output, errors = run.communicate(timeout=30)
+    assert run.returncode == 0, errors
+    assert [line.partition("gpus=")[2] for line in sorted(output.splitlines())] == gpus
 
 
 @pytest.mark.parametrize(("sent", "name"), [(signal.SIGTERM, "TERM"), (signal.SIGINT, "INT")])

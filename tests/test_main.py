@@ -242,6 +242,22 @@ def test_errors_name_the_nearest(line, message, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=message) as refusal:
         main.run(shlex.split(line.replace("=y", f"={tmp_path}/y")))
     assert len(str(refusal.value).splitlines()) == 1
+    assert "\\x0a" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("st.py:r=x", "st.py:r=x: r takes a whole number, as in r=7"),
+        ("st.py:r=7,r=8", "st.py:r=7,r=8: r is given twice"),
+        ("bt_m.py:r=7", "unknown argument of bt_m.py 'r': Known: quick"),
+    ],
+)
+def test_a_refused_argument_of_a_config_is_the_config_file_s_own_words(argument, message):
+    """ml_collections makes another error of it, with the traceback and its line breaks in it."""
+    with pytest.raises(InputError) as refusal:
+        main.run(["config", f"--config=configs/{argument}"])
+    assert str(refusal.value) == f"config: {message}"
 
 
 @pytest.mark.parametrize(

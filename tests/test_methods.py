@@ -64,6 +64,11 @@ def test_st_m2_has_five_branches_high_resolution_first():
         ("st-m3", "did you mean 'st-m"),
         ("bt-112", "112 px is outside 1..111"),
         ("st-0", "0 px is outside 1..111"),
+        ("bt-00", "0 px is outside 1..111"),
+        ("bt-07", "method 'bt-07': write bt-7, without a 0 before it"),
+        ("st-007", "method 'st-007': write st-7, without"),
+        ("st-0112", "112 px is outside 1..111"),
+        ("bt-٧", "unknown method"),
         ("BT-7", "unknown method"),
     ],
 )

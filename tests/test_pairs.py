@@ -99,6 +99,19 @@ def test_spaces_and_images_elsewhere(folder, tmp_path):
         load_benchmark(path)
 
 
+def test_a_list_is_never_called_as_one_of_the_usual_bins(folder):
+    for name, called in (("lfw", "lfw-pairs"), ("cfp_fp", "cfp_fp-pairs"), ("mine", "mine")):
+        path = write_list(folder / f"{name}.txt", LINES)
+        assert load_benchmark(path).name == called
+        assert load_benchmark(f"{path}:crop=112").name == f"{called}-crop112"
+
+
+@pytest.mark.parametrize("first", [["10\t2"], []])
+def test_a_byte_order_mark_is_no_part_of_a_list(folder, first):
+    path = write_list(folder / "pairs.txt", ["\ufeff" + "\n".join([*first, *LINES])])
+    check(load_benchmark(path))
+
+
 @pytest.mark.parametrize(("form", "end"), [("JPEG", ".jpg"), ("JPEG", ".jpeg"), ("PNG", ".png")])
 def test_endings(tmp_path, form, end):
     write_images(tmp_path, form=form, end=end)

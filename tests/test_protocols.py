@@ -97,10 +97,41 @@ def test_damaged_protocols_are_refused(benchmark, tmp_path):
         read_protocols(tmp_path, benchmark)
     for bad in ("0", "113", "-7", "7.0", "", "1e9", "٧"):
         path.write_text(",".join(["112", bad, *good.strip().split(",")[2:]]), encoding="utf-8")
-        with pytest.raises(InputError, match=r"value 2 is|no text"):
+        with pytest.raises(InputError, match=r"value 2, of image B of pair 1, is|no text"):
             read_protocols(tmp_path, benchmark)
     path.write_bytes(b"\xff" * 40)
     with pytest.raises(InputError, match="no text"):
+        read_protocols(tmp_path, benchmark)
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        (
+            "low_res",
+            (100, 7),
+            r"value 5, of image A of pair 3, is '100', but in low_res it is of 1",
+        ),
+        (
+            "low_res",
+            (112, 11),
+            r"value 6, of image B of pair 3, is '11', but in low_res it is in 5",
+        ),
+        ("low_res", (112, 40), r"is '40', but in low_res it is in 5\.\.10 px; copy the file again"),
+        ("mid_res", (112, 10), r"is '10', but in mid_res it is in 11\.\.39 px"),
+        ("mid_res", (112, 40), r"is '40', but in mid_res it is in 11\.\.39 px"),
+        ("high_res", (112, 39), r"is '39', but in high_res it is in 40\.\.112 px"),
+        ("all_res", (112, 4), r"is '4', but in all_res it is in 5\.\.112 px"),
+        ("all_res", (7, 112), r"image A of pair 3, is '7', but in all_res it is of 112 px"),
+    ],
+)
+def test_a_file_of_another_protocol_is_refused(benchmark, tmp_path, file, values, message):
+    write_protocols(tmp_path, benchmark, seed=5)
+    path = tmp_path / "LFW" / PROTOCOLS[file][2]
+    words = path.read_text().strip().split(",")
+    words[4:6] = map(str, values)
+    path.write_text(",".join(words))
+    with pytest.raises(InputError, match=rf"{path.name}, line 1: .*{message}"):
         read_protocols(tmp_path, benchmark)
 
 

@@ -4,7 +4,17 @@ from pathlib import Path
 
 from absl import flags
 
-from crfr.arguments import Flags, folder, integers, need, parse, parse_config, ranges, string
+from crfr.arguments import (
+    Flags,
+    folder,
+    integers,
+    need,
+    number,
+    parse,
+    parse_config,
+    ranges,
+    string,
+)
 from crfr.errors import InputError, unknown
 
 
@@ -25,7 +35,7 @@ def bench_step(arguments: list[str]) -> None:
         text = "Also time programs that leave parts out: what each part costs."
         flags.DEFINE_boolean("parts", True, text, flag_values=values)
         text = "TFLOP/s of a device, for the share of them (MFU); known ones need none."
-        flags.DEFINE_float("peak", None, text, lower_bound=0.0, flag_values=values)
+        number(values, "peak", None, text)
         text = "Measure a large product and a large copy too."
         flags.DEFINE_boolean("ceilings", False, text, flag_values=values)
         string(values, "profile", "", "Folder for a profile of five steps.")
@@ -33,8 +43,6 @@ def bench_step(arguments: list[str]) -> None:
 
     values = parse_config("bench step", arguments, define)
     need("bench step", values, "config")
-    if values.peak == 0:
-        raise InputError("bench step: --peak=0: give TFLOP/s above 0, or leave it out")
     from crfr.bench.step import bench_step
 
     bench_step(
@@ -117,8 +125,8 @@ def bench_input(arguments: list[str]) -> None:
         flags.DEFINE_integer("batch", 128, "Images a batch.", lower_bound=1, flag_values=values)
         flags.DEFINE_list("threads", ["1", "2", "4"], "Numbers of threads.", flag_values=values)
         flags.DEFINE_list("workers", [], "Numbers of processes, besides none.", flag_values=values)
-        flags.DEFINE_float("seconds", 5.0, "For each row.", lower_bound=0.1, flag_values=values)
-        flags.DEFINE_float("need", 30000.0, "Images/s of the device.", flag_values=values)
+        number(values, "seconds", 5.0, "For each row.", low=0.1)
+        number(values, "need", 30000.0, "Images/s of the device.")
         string(values, "step", "", "Take --need from this file of crfr bench step --out.")
         flags.DEFINE_boolean("torch", False, "Time torch's DataLoader too.", flag_values=values)
         string(values, "out", "", "Also write the figures to this JSON file.")

@@ -139,7 +139,8 @@ def _load_list(settings: Settings) -> Benchmark:
     remote = "://" in settings.path
     folder = folder_url(settings.path) if remote else str(path.resolve().parent)
     # "pairs" says nothing; and the name of a .bin would hide that these images may not be aligned.
-    name = path.stem if path.stem != "pairs" else f"{posixpath.basename(folder)}-pairs"
+    stem = posixpath.basename(folder) if path.stem == "pairs" else path.stem
+    name = f"{stem}-pairs" if path.stem == "pairs" or stem in KNOWN else stem
     crop = f"-crop{settings.crop}" if settings.crop else ""
     return Benchmark(name + crop, images, pairs, same)
 

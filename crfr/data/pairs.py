@@ -109,7 +109,7 @@ def _folder_of(path: str) -> str:
 
 def read_pairs(path: Path) -> tuple[list[tuple[Photo, Photo]], Bool[np.ndarray, " p"]]:
     """(pairs of photos, whether each shows one person), in the order of the list's lines."""
-    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     if lines and re.fullmatch(r"\s*\d{1,9}(\s+\d{1,9})?\s*", lines[0][1], re.ASCII):
         counts = [int(count) for count in lines.pop(0)[1].split()]

@@ -204,8 +204,8 @@ class Unreadable:
             if len(self.found) >= self.limit:
                 allowed = f" ({self.limit} tolerated before it)" if self.limit else ""
                 raise InputError(
-                    f"{error}{allowed}; or tolerate some: --skip-unreadable=N, in training "
-                    "--config.run.skip_unreadable=N"
+                    f"{error}{allowed}; or tolerate some: crfr convert --skip-unreadable=N, crfr "
+                    "train or reproduce --config.run.skip_unreadable=N"
                 ) from error
             self.found[index] = str(error)
             print(f"skipped {len(self.found)}/{self.limit}: {error}", file=sys.stderr)

@@ -104,8 +104,8 @@ def read_protocols(folder: Path, benchmark: Benchmark) -> list[Protocol]:
     """The four protocols of a benchmark from CSV files: the authors', or others in their layout.
 
     `folder` holds a folder for each benchmark (LFW, AgeDB, CFP-FP, CALFW, CPLFW, or its own name).
-    InputError for a file that is missing, that has not two integers a pair, or a value outside
-    1..112.
+    InputError for a file that is missing, that has not two integers a pair, or a value outside its
+    protocol: image A has 112 px, image B what PROTOCOLS says.
     """
     here = folder / folder_name(benchmark.name)
     return [_read(name, here / file, benchmark) for name, (_, _, file) in PROTOCOLS.items()]
@@ -130,10 +130,14 @@ def _read(name: str, path: Path, benchmark: Benchmark) -> Protocol:
     values = np.empty(wanted, np.int32)
     for position, word in enumerate(words):
         value = int(word) if word.isascii() and word.isdecimal() and len(word) < 9 else 0
-        if not 1 <= value <= FULL:
+        pair, second = divmod(position, 2)
+        lowest, highest = PROTOCOLS[name][:2] if second else (FULL, FULL)
+        if not lowest <= value <= highest:
+            wanted = f"in {lowest}..{highest}" if second else f"of {FULL}"
             raise InputError(
-                f"{path}: value {position + 1} is {word!r}, not a resolution in 1..{FULL}; copy "
-                "the file again"
+                f"{path}, line 1: value {position + 1}, of image {'AB'[second]} of pair "
+                f"{pair + 1}, is {word!r}, but in {name} it is {wanted} px; copy the file again, "
+                "or draw one by crfr protocols"
             )
         values[position] = value
     digest = hashlib.sha256(content).hexdigest()[:16]

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from crfr import environment
 from crfr.data.benchmarks import Benchmark
+from crfr.errors import InputError
 from crfr.evaluate import results, store
 from crfr.evaluate.distances import matrix_distances, threaded
 from crfr.evaluate.embed import make_embed
@@ -30,6 +31,7 @@ from crfr.evaluate.verification import FOLDS, exact_threshold, fold_of
 from crfr.use.thresholds import BEST, FIGURES, RATES, SCHEMA
 
 NORMAL = 1.959963984540054  # of a normal distribution, 2.5 % lie above
+ALIKE = 1e-6  # distances that spread by less differ by float32's rounding, if at all
 
 Figures = dict[str, float]
 
@@ -50,7 +52,8 @@ def calibrate(
 
     `variant`: the degradation; "quantize" reduces an image as saving it does.  Embeddings are kept
     in `OUT.partial` until all is done, from which the same call again goes on after a kill.
-    InputError where that holds those of something else, and as the sweep's pass.
+    InputError where that holds those of something else, for a model to which all people are alike,
+    and as the sweep's pass.
     """
     work = out.with_name(f"{out.name}.partial")
     work.mkdir(parents=True, exist_ok=True)
@@ -60,6 +63,10 @@ def calibrate(
             matrix_distances(found, resolutions, benchmark.pairs)
             for found, benchmark in zip(embeddings, benchmarks, strict=True)
         ]
+        tables = tabulate(benchmarks, distances, fars)
+        if collapsed := _alike(tables["impostors"]["std"], resolutions):
+            shutil.rmtree(work)
+            raise InputError(f"{encoder.model}: {collapsed}")
         content = {
             "schema": SCHEMA,
             "model": encoder.model,
@@ -70,7 +77,7 @@ def calibrate(
             "time": environment.now(),
             **environment.made_with(),
             "resolutions": list(resolutions),
-            **tabulate(benchmarks, distances, fars),
+            **tables,
         }
         environment.write_json(out, content)
         shutil.rmtree(work)
@@ -119,6 +126,19 @@ def tabulate(
         "objectives": {name: _lists(table) for name, table in tables.items()},
         "impostors": _lists(impostors),
     }
+
+
+def _alike(std: list[list[float]], resolutions: Sequence[int]) -> str | None:
+    """Where a model tells no two people apart, from the spread of their distances [s s]."""
+    for first, row in zip(resolutions, std, strict=True):
+        for second, spread in zip(resolutions, row, strict=True):
+            if spread < ALIKE:
+                return (
+                    f"the distances of two people at {first} and {second} px are all alike: there "
+                    "the model, which has collapsed, tells nobody apart; choose another step, "
+                    "another model or other --resolutions"
+                )
+    return None
 
 
 def _lists(table: dict[str, np.ndarray]) -> dict[str, list]:

@@ -57,17 +57,20 @@ METHODS = (
 def parse_method(name: str) -> Method:
     """The method of a name: baseline, bt-R, bt-m, st-R, st-m1 or st-m2, with R in 1..111 px.
 
-    Raises InputError for an unknown name or a resolution out of range.
+    Raises InputError for an unknown name or a resolution out of range, and for a second name of a
+    method, such as bt-07: a training is found by the one it has.
     """
     for method in METHODS:
         if method.name == name:
             return method
-    match = re.fullmatch(r"(bt|st)-(\d+)", name)
+    match = re.fullmatch(r"(bt|st)-(\d+)", name, re.ASCII)
     if match is None:
         raise unknown("method", name, [m.name for m in METHODS] + ["bt-7", "st-7"])
     r = int(match[2])
     if not 1 <= r < SIDE:
         raise InputError(f"method {name!r}: resolution {r} px is outside 1..{SIDE - 1}")
+    if match[2] != str(r):
+        raise InputError(f"method {name!r}: write {match[1]}-{r}, without a 0 before it")
     if match[1] == "bt":
         return Method(name, ((SIDE, r),), halves=True)
     return Method(name, ((SIDE,), (r,)), distance_weight=25.0)
