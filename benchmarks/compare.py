@@ -313,8 +313,8 @@ def compare(flags, rows):
             print(f"{method} {batch}: left out, {end - now:.0f} s are left", flush=True)
             continue
         print(f"{method} {batch}, {end - now:.0f} s are left", flush=True)
-        # a form that tunes for ever costs half of the budget at most
-        found = measure(flags, batch, servers, min(end, now + flags.budget / 2), waited)
+        # a form that tunes for ever costs two thirds of the budget at most
+        found = measure(flags, batch, servers, min(end, now + flags.budget * 2 / 3), waited)
         rows.append({"method": method, "batch": batch, "figures": found})
         about = {"cores": environment.cores(), "time": environment.now()}
         everything = {"bench": "compare", "rows": rows, **about, **environment.made_with()}

@@ -120,7 +120,7 @@ def test_crfr_left_out_is_an_error_and_the_next_row_goes_on(run):
 def test_what_is_not_ready_in_time_is_killed(run, capsys):
     started = time.monotonic()
     slow = {"torch max-autotune": HANGS}
-    # half of the budget is one row's; then it is known that what is left is too little for the
+    # two thirds of the budget are one row's; then it is known that what is left is too little for the
     # slow one and the timing of eight
     more = slow | {f"torch {number}": HANGS for number in range(7)}
     code, written = run({"crfr": process(GOOD)} | slow, more, budget=4)
