@@ -191,6 +191,9 @@ def measure(flags, batch, commands, until, waited):
 
     try:
         for name, command in commands.items():
+            if time.monotonic() >= compiled:
+                print(f"  {name} is left out: those before it took all the time", flush=True)
+                continue
             servers.append(Server(name, *command))
             left += ask(servers[-1:], ready)
         left = ask(left, lambda server: server.time(1, until))
@@ -309,12 +312,13 @@ def compare(flags, rows):
     for method, batch, forms in chosen(flags.rows) if flags.rows else ROWS:
         now, servers = time.monotonic(), commands(flags, method, batch, forms)
         need = sum(waited.get(name, LEAST) for name in servers) + timing_seconds(flags, servers)
-        if end - now < need:
+        # a form that tunes for ever costs two thirds of the budget at most
+        most = min(end - now, flags.budget * 2 / 3)
+        if most < need:
             print(f"{method} {batch}: left out, {end - now:.0f} s are left", flush=True)
             continue
         print(f"{method} {batch}, {end - now:.0f} s are left", flush=True)
-        # a form that tunes for ever costs two thirds of the budget at most
-        found = measure(flags, batch, servers, min(end, now + flags.budget * 2 / 3), waited)
+        found = measure(flags, batch, servers, now + most, waited)
         rows.append({"method": method, "batch": batch, "figures": found})
         about = {"cores": environment.cores(), "time": environment.now()}
         everything = {"bench": "compare", "rows": rows, **about, **environment.made_with()}

@@ -30,7 +30,7 @@ from crfr.train.log import Log
 from crfr.train.retention import kept
 from crfr.train.state import State, init_state
 from crfr.train.step import Settings, Update, compile_update
-from crfr.train.tracing import Trace, check_steps
+from crfr.train.tracing import Trace, steps_to_trace
 from crfr.train.watchdog import Watchdog
 from crfr.views.augment import Augmentation
 from crfr.views.methods import parse_method
@@ -151,7 +151,7 @@ def train(
     if jax.process_count() > 1:
         data = sample_digest(source, config.run.skip_unreadable)
         made = environment.versions() | {"commit": environment.commit(), "data": data}
-        agreement.require_same(flat(values, "config.") | made)
+        agreement.require_same(flat(values, "config.") | made | {"--trace": str(trace)})
     with contextlib.ExitStack() as opened:
         agreement.on_leader(lambda: opened.enter_context(open_workdir(workdir, values, defaults())))
         agreement.together(lambda: see_config(workdir, values))
@@ -174,7 +174,7 @@ def _train(
     with Checkpoints(folder, keep) as checkpoints:
         agreement.on_leader(lambda: check_own_checkpoints(workdir, folder, checkpoints.steps()))
         start, weights = checkpoints.choose(), None
-        agreement.together(lambda: check_steps(trace, start, total))
+        trace = agreement.together(lambda: steps_to_trace(trace, start, total))
         if start >= total:
             print(f"{workdir}: finished at step {start}")
             return start

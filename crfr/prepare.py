@@ -37,7 +37,7 @@ def write_names(path: Path, names: Iterable[str]) -> None:
     """One a line; as a JSON string where the line would be read as another name, or as none."""
 
     def line(name: str) -> str:
-        plain = name == name.strip() and len(name.splitlines()) == 1
+        plain = name == name.strip() and name.isprintable()  # no line breaks, surrogates or marks
         return name if plain and not name.startswith(("#", '"')) else json.dumps(name)
 
     write_atomically(path, "".join(f"{line(name)}\n" for name in sorted(names)))

@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # XLA's flags for tests: a small network compiles in half the CPU time, for slower code; without the
 # fusion emitters, which no longer has a flag from jaxlib 0.11.1 on, in a sixth
-EMITTERS = tuple(int(n) for n in version("jaxlib").split(".")[:3]) < (0, 11, 1)
+EMITTERS = tuple(map(int, re.findall(r"\d+", version("jaxlib"))[:3])) < (0, 11, 1)
 FAST = "--xla_backend_optimization_level=0" + " --xla_cpu_use_fusion_emitters=false" * EMITTERS
 SMALL = [
     "--config=configs/baseline.py:quick",

@@ -10,7 +10,7 @@ from scipy import stats
 
 import crfr
 from crfr import main
-from crfr.data.benchmarks import Benchmark
+from crfr.data.benchmarks import Benchmark, load_benchmark
 from crfr.errors import InputError
 from crfr.evaluate.statistics import far_threshold, roc_figures
 from crfr.evaluate.verification import fold_of, kfold
@@ -341,6 +341,18 @@ def test_a_collapsed_model_is_told_and_nothing_is_written(noise, tmp_path, monke
     with pytest.raises(InputError, match="7 and 7 px are all alike: there the model, which has c"):
         main.run([*CALIBRATE, f"--model={name}:embed", "--out=thresholds.json"])
     assert not [*tmp_path.glob("thresholds*")]
+
+
+def test_one_pair_of_two_people_is_no_spread(tiny, tmp_path, monkeypatch):
+    whole = load_benchmark("faces:identities=5,images=4")
+    kept = whole.same.copy()
+    kept[np.flatnonzero(~whole.same)[0]] = True
+    few = dataclasses.replace(whole, pairs=whole.pairs[kept], same=whole.same[kept])
+    monkeypatch.setattr("crfr.apply.load_benchmarks", lambda *_: [few])
+    out = tmp_path / "thresholds.json"
+    with pytest.raises(InputError, match="one pair of two people has no spread of distances; give"):
+        main.run([*CALIBRATE, f"--model={tiny}/runs/tiny", f"--out={out}"])
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_place_that_cannot_be_written_is_told_before_the_work(tiny, tmp_path, monkeypatch):

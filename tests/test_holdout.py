@@ -100,7 +100,19 @@ def test_benchmark_and_rest_share_nobody(pack, tmp_path, capsys):
 
 def test_any_name_is_left_out_as_it_is(tmp_path):
     """Names that are folders': with a comment's mark, a JSON string's, spaces, line breaks."""
-    names = {"#3", '"quoted"', '"', " lead", "trail ", "two\nlines", "a\x85b", "plain", "Zoë #1"}
+    names = {
+        "#3",
+        '"quoted"',
+        '"',
+        " lead",
+        "trail ",
+        "two\nlines",
+        "a\x85b",
+        "\ufeffmark",
+        "\udcff",
+        "plain",
+        "Zoë #1",
+    }
     path = tmp_path / "names.txt"
     write_names(path, names)
     assert read_names(path) == names

@@ -22,7 +22,7 @@ from crfr.errors import InputError
 from crfr.train import loop, sharding
 from crfr.train.finite import FiniteCheck
 from crfr.train.state import State
-from crfr.train.tracing import BEFORE, DISPATCHING, READING, WAITING, Trace, check_steps
+from crfr.train.tracing import BEFORE, DISPATCHING, READING, WAITING, Trace, steps_to_trace
 from crfr.train.watchdog import Watchdog
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -220,7 +220,7 @@ def test_a_slow_input_is_told_from_a_slow_update(tmp_path):
     assert slow["reading_ms"] > 300  # three of the four: the first lies before the first kernel
     assert slow["waits_for_the_input"] > 0.7
     assert slow["reading_share_during_an_update"] < 0.3
-    assert slow["longest_gap_ms"] > 100
+    assert slow["longest_gap_ms"] > 80  # a batch takes 100, less what is left of the update then
     assert quick["waits_for_the_input"] < 0.05
     assert quick["busy_share"] > 0.5
     assert quick["waiting_for_the_update_ms"] > 0.3 * quick["span_ms"]
@@ -289,7 +289,7 @@ def test_a_training_is_traced_and_read(tmp_path, source, capsys):
 
 
 def test_too_few_steps_are_refused_and_without_the_flag_none_is_traced(
-    tmp_path, source, monkeypatch
+    tmp_path, source, monkeypatch, capsys
 ):
     monkeypatch.setattr(jax.profiler, "start_trace", lambda *_, **__: pytest.fail("traces"))
     config = small("baseline", epochs=3.0)
@@ -298,11 +298,14 @@ def test_too_few_steps_are_refused_and_without_the_flag_none_is_traced(
     ):
         commands.train(config, tmp_path, source=source, trace=5)
     commands.train(config, tmp_path, source=source)
+    # the same command goes on with a run that was stopped, or has ended
+    assert commands.train(config, tmp_path, source=source, trace=5) == 9
+    assert "--trace=5: from step 9 of 9 on, 0 are left to trace" in capsys.readouterr().out
+    assert steps_to_trace(4, 0, 9) == 4
+    assert steps_to_trace(4, 2, 9) == 2
+    assert steps_to_trace(0, 9, 9) == 0
     with pytest.raises(InputError, match=r"--trace=1: .* leaves 0: train longer, or leave it out"):
-        commands.train(config, tmp_path, source=source, trace=1)
-    assert commands.train(config, tmp_path, source=source) == 9  # finished, and nothing asked
-    check_steps(4, 0, 9)
-    check_steps(0, 9, 9)
+        steps_to_trace(1, 0, 5)
 
 
 def test_the_newest_start_is_read_and_what_is_no_profile_refused(tmp_path, capsys):

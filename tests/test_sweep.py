@@ -394,6 +394,7 @@ def test_the_average_is_of_the_benchmarks_that_have_rows(benchmark, tmp_path):
     assert averages() == [[SPEC, "two"]] * 3
     matrix = np.load(tmp_path / "matrix/average-exact.npz")
     assert matrix["resolutions"].tolist() == [7]  # that all three have
+    assert matrix["average_of"].tolist() == [SPEC, "two", "three"]
     assert "last" not in json.loads((tmp_path / "sweep.json").read_text())["benchmarks"]
     # so that another one of that name, with other images, may come
     run(encoder, dataclasses.replace(two, name="last"), tmp_path, [7], scenarios=["CR"])

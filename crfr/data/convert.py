@@ -104,9 +104,10 @@ def convert(
         found = _duplicates(source, benchmarks, out / DUPLICATES, workers) if benchmarks else []
         try:
             selection = select(source, spec, drop, {duplicate.index for duplicate in found})
-        except InputError:  # it has written nothing, and shall not bind the folder
-            for name in (PLAN, DUPLICATES):
-                (out / name).unlink(missing_ok=True)
+        except InputError:
+            if not any(out.glob("shard-*")):  # nothing is written, and nothing binds the folder
+                for name in (PLAN, DUPLICATES):
+                    (out / name).unlink(missing_ok=True)
             raise
         shards = Shards(source, selection, out, format, shard_images, Unreadable(skip_unreadable))
         done = shards.write(workers or environment.cores())

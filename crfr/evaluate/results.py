@@ -90,7 +90,8 @@ def _measured(out: Path, name: str) -> bool:
     kept = any(embeddings_folder(out, name).glob("*.npy")) or any(
         matrix_file(out, name, mode).exists() for mode in MODES
     )
-    return kept or name in [row.get("benchmark") for row in environment.read_lines(out / ROWS)]
+    rows = environment.read_lines(out / ROWS)
+    return kept or any(isinstance(row, dict) and row.get("benchmark") == name for row in rows)
 
 
 def read_summary(out: Path) -> dict[str, Any] | None:

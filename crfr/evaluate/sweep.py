@@ -202,8 +202,8 @@ def _add_matrix(
 
 def _average_matrices(out: Path, names: list[str], thresholds: Sequence[str]) -> None:
     for mode in thresholds:
-        parts = [arrays.read_arrays(arrays.matrix_file(out, name, mode)) for name in names]
-        parts = [part for part in parts if part]  # others were swept without it
+        found = {n: arrays.read_arrays(arrays.matrix_file(out, n, mode)) for n in names}
+        parts = {name: part for name, part in found.items() if part}  # others were swept without it
         if len(parts) > 1:
-            mean = average_matrix(parts)
+            mean = average_matrix(list(parts.values())) | {"average_of": np.array(list(parts))}
             arrays.write_arrays(arrays.matrix_file(out, results.AVERAGE, mode), mean)

@@ -63,12 +63,20 @@ class Trace:
         print(f"traced from step {self._first} on, {until}: {folder}", flush=True)
 
 
-def check_steps(steps: int, start: int, total: int) -> None:
-    """InputError where a start from step `start` of `total` leaves fewer than `steps` to trace."""
+def steps_to_trace(steps: int, start: int, total: int) -> int:
+    """How many a start from step `start` of `total` traces, where `steps` are asked for.
+
+    InputError where a run that begins has too few.  One that goes on, by the same command, traces
+    those that are left, which a line says.
+    """
     left = max(total - start - BEFORE, 0)
+    if steps > left and start:
+        print(f"--trace={steps}: from step {start} of {total} on, {left} are left to trace")
+        return left
     if steps > left:
         remedy = f"give {left} at most" if left else "train longer, or leave it out"
         raise InputError(
             f"--trace={steps}: the first {BEFORE} steps of a start are not traced, and of steps "
             f"{start + 1} to {total} that leaves {left}: {remedy}"
         )
+    return steps

@@ -64,9 +64,13 @@ def calibrate(
             for found, benchmark in zip(embeddings, benchmarks, strict=True)
         ]
         tables = tabulate(benchmarks, distances, fars)
-        if collapsed := _alike(tables["impostors"]["std"], resolutions):
+        if tables["negatives"] == 1:
+            alike = "one pair of two people has no spread of distances; give benchmarks with more"
+        else:
+            alike = _alike(tables["impostors"]["std"], resolutions)
+        if alike:
             shutil.rmtree(work)
-            raise InputError(f"{encoder.model}: {collapsed}")
+            raise InputError(f"{encoder.model}: {alike}")
         content = {
             "schema": SCHEMA,
             "model": encoder.model,
