@@ -83,10 +83,12 @@ def calibrate(
         _check_writable(out)
     benchmarks = load_benchmarks(benchmark)
     encoder = load_encoder(model, build_for_evaluation)
-    out = out or table_path(encoder.model, encoder.step)
     if out is None:
-        raise InputError(f"{model}: has no place beside it for thresholds; give --out=FILE.json")
-    _check_writable(out)
+        out = table_path(encoder.model, encoder.step)
+        if out is None:
+            message = f"{model}: has no place beside it for thresholds; give --out=FILE.json"
+            raise InputError(message)
+        _check_writable(out)
     if others := _owner_of_others(out, encoder):
         print(f"{out}: replaces the thresholds of {others}")
     try:

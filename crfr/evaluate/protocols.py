@@ -133,10 +133,10 @@ def _read(name: str, path: Path, benchmark: Benchmark) -> Protocol:
         pair, second = divmod(position, 2)
         lowest, highest = PROTOCOLS[name][:2] if second else (FULL, FULL)
         if not lowest <= value <= highest:
-            wanted = f"in {lowest}..{highest}" if second else f"of {FULL}"
+            range_ = f"in {lowest}..{highest}" if second else f"of {FULL}"
             raise InputError(
                 f"{path}, line 1: value {position + 1}, of image {'AB'[second]} of pair "
-                f"{pair + 1}, is {word!r}, but in {name} it is {wanted} px; copy the file again, "
+                f"{pair + 1}, is {word!r}, but in {name} it is {range_} px; copy the file again, "
                 "or draw one by crfr protocols"
             )
         values[position] = value
